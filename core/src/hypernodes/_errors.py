@@ -1,0 +1,165 @@
+"""The exception tree, and the sentence builders that messages share.
+
+HypernodesError
+├── GraphError (ValueError)          something is wrong with a pipeline, found before any node runs
+│   ├── NodeDefinitionError (TypeError)
+│   ├── CycleError
+│   ├── DuplicateOutputError
+│   ├── UnknownInputError
+│   ├── UnknownOutputError
+│   ├── MissingInputError
+│   └── TypeMismatchError (TypeError)
+├── PluginError                      a plugin is unknown, absent, broken or not unique
+│   ├── UnknownNameError (LookupError)
+│   ├── PluginLoadError (ImportError)
+│   └── DuplicateNameError
+├── IncompatibleEngineError (ValueError)   an engine, a mode and a backend that do not fit
+├── OutputCountError (ValueError)    a node returned another number of values than it declares
+├── NodeTimeoutError (TimeoutError)  a node ran longer than its `timeout`
+├── PlaceError                       the place, not the user's code, failed
+│   ├── WorkerLostError
+│   ├── UnsendableError (TypeError)
+│   └── VersionMismatchError
+├── RemoteError                      stands in for an exception that could not travel
+└── CacheError
+
+Exceptions that user code raises are never wrapped: they arrive as they are, with notes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CacheError",
+    "CycleError",
+    "DuplicateNameError",
+    "DuplicateOutputError",
+    "GraphError",
+    "HypernodesError",
+    "IncompatibleEngineError",
+    "MissingInputError",
+    "NodeDefinitionError",
+    "NodeTimeoutError",
+    "OutputCountError",
+    "PlaceError",
+    "PluginError",
+    "PluginLoadError",
+    "RemoteError",
+    "TypeMismatchError",
+    "UnknownInputError",
+    "UnknownNameError",
+    "UnknownOutputError",
+    "UnsendableError",
+    "VersionMismatchError",
+    "WorkerLostError",
+]
+
+
+class HypernodesError(Exception):
+    """Base of every error that hypernodes itself raises."""
+
+
+class GraphError(HypernodesError, ValueError):
+    """A pipeline is wired wrongly, or called with inputs or outputs that it does not have."""
+
+
+class NodeDefinitionError(GraphError, TypeError):
+    """A function or an option given to `@node`, `Pipeline` or `as_node` cannot be used."""
+
+
+class CycleError(GraphError):
+    """Nodes wait for each other; the message shows the path."""
+
+
+class DuplicateOutputError(GraphError):
+    """Two nodes make the same output."""
+
+
+class UnknownInputError(GraphError):
+    """An input was given that no node of the pipeline takes or makes."""
+
+
+class UnknownOutputError(GraphError):
+    """An output was asked for that no node of the pipeline makes."""
+
+
+class MissingInputError(GraphError):
+    """A needed input was not given; the message names node and parameter."""
+
+
+class TypeMismatchError(GraphError, TypeError):
+    """What one node returns can not be what another takes, by their annotations."""
+
+
+class PluginError(HypernodesError):
+    """A plugin could not be found, loaded or told from another."""
+
+
+class UnknownNameError(PluginError, LookupError):
+    """No engine or backend of that name is installed."""
+
+
+class PluginLoadError(PluginError, ImportError):
+    """A plugin is installed but could not be imported; `__cause__` holds the original."""
+
+
+class DuplicateNameError(PluginError):
+    """Two installed plugins claim one name."""
+
+
+class IncompatibleEngineError(HypernodesError, ValueError):
+    """An engine, its modes and a backend do not fit together."""
+
+
+class OutputCountError(HypernodesError, ValueError):
+    """A node returned another number of values than it has output names."""
+
+
+class NodeTimeoutError(HypernodesError, TimeoutError):
+    """A node ran longer than its `timeout`, in seconds."""
+
+
+class PlaceError(HypernodesError):
+    """The place where nodes run failed, rather than the nodes."""
+
+
+class WorkerLostError(PlaceError):
+    """A worker died while it ran this item, and died again when the item was tried alone."""
+
+
+class UnsendableError(PlaceError, TypeError):
+    """A function, an input or a result cannot be pickled; the message names it and the part at fault."""
+
+
+class VersionMismatchError(PlaceError):
+    """The far side runs another Python or hypernodes version than this one."""
+
+
+class RemoteError(HypernodesError):
+    """Stands in for an exception that could not travel; holds its type's name, text and traceback as text."""
+
+    def __init__(self, type_name: str, message: str, traceback_text: str = "") -> None:
+        super().__init__(type_name, message, traceback_text)
+        self.type_name = type_name
+        self.message = message
+        self.traceback_text = traceback_text
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}"
+
+
+class CacheError(HypernodesError):
+    """A cache address cannot be opened."""
+
+
+def quoted(names: Iterable[object]) -> str:
+    """`'a', 'b', 'c'`, or `none` when there is nothing to name."""
+    return ", ".join(f"'{name}'" for name in names) or "none"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or an empty string when nothing known is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
