@@ -219,7 +219,12 @@ def _look_up(name: str, names: _Names[Spec]) -> Spec:
     if first_party:
         raise _absent(f"{names.kind} '{name}'", first_party, UnknownNameError)
     usable: dict[str, Spec] = names.usable()
-    lines = [f"unknown {names.kind} '{name}'{did_you_mean(name, [*usable, *FIRST_PARTY[names.kind]])}"]
+    other, others = ("backend", backend_specs()) if names.kind == "engine" else ("engine", engine_specs())
+    if name in others or name in FIRST_PARTY[other]:
+        hint = f"; '{name}' is {_a(other)}, not {_a(names.kind)}"
+    else:
+        hint = did_you_mean(name, [*usable, *FIRST_PARTY[names.kind]])
+    lines = [f"unknown {names.kind} '{name}'{hint}"]
     lines.append(f"available {names.kind}s: {quoted(usable)}")
     lines += [f"note: {report} failed to load: {report.error}" for report in reports if report.state == "broken"]
     disabled = [report.name for report in reports if report.state == "disabled"]
@@ -258,6 +263,10 @@ def _owners(specs: Iterable[EngineSpec | BackendSpec]) -> str:
 
 def _owner(spec: EngineSpec | BackendSpec) -> str:
     return f"'{spec.distribution}'" if spec.distribution else "an unknown package"
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "engine" else f"a {kind}"
 
 
 def _kind(spec: EngineSpec | BackendSpec) -> str:
