@@ -34,9 +34,10 @@ def come_back_with_nox() -> int:
     home = ROOT / ".nox" / f".runner-{sys.version_info.major}.{sys.version_info.minor}"
     scripts = home / ("Scripts" if os.name == "nt" else "bin")
     python = scripts / ("python.exe" if os.name == "nt" else "python")
-    if not (scripts / "nox").exists():
+    if not any(scripts.glob("nox*")):
         venv.create(home, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "-c", CONSTRAINTS, "nox[uv]"], check=True)
+        pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+        subprocess.run([*pip, "-c", CONSTRAINTS, "nox[uv]"], check=True)
     return subprocess.run([python, __file__, *sys.argv[1:]]).returncode
 
 
@@ -218,7 +219,7 @@ def example(session: nox.Session) -> None:
     session.run("python", str(folder / "search.py"), *(session.posargs or ["how do I parse dates"]))
 
 
-@nox.session(venv_backend="none")
+@nox.session(venv_backend="uv")
 def lock(session: nox.Session) -> None:
     """Write constraints.txt: versions and markers, no address. `-- --upgrade` takes the newest."""
     what = ["--all-packages", "--all-extras", "--all-groups", "--no-emit-workspace"]
