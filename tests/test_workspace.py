@@ -175,6 +175,14 @@ def test_no_package_names_an_index_or_a_file_elsewhere(folder: Path) -> None:
     assert all(source == {"workspace": True} for source in uv.get("sources", {}).values())
 
 
+@pytest.mark.parametrize("folder", FOLDERS[1:], ids=lambda folder: folder.name)
+def test_the_settings_of_the_tools_stand_in_the_root_alone(folder: Path) -> None:
+    own = {"pytest", "ruff", "mypy"} & load(folder).get("tool", {}).keys()
+    assert not own, (
+        f"{folder.name}/pyproject.toml sets {sorted(own)}: started in that folder, tests would run differently"
+    )
+
+
 # --- the commands ---
 
 
