@@ -53,14 +53,16 @@ def test_thread_that_ends_within_the_grace_is_no_leak(watch: LeakWatch) -> None:
 def test_child_process_is_caught_with_its_command(watch: LeakWatch) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     found = [one for one in watch.leaks(grace=0.05) if one.startswith("process:")]
-    assert len(found) == 1 and "input()" in found[0]
+    assert len(found) == 1
+    assert "input()" in found[0]
     child.communicate(b"\n")
 
 
 def test_orphan_is_caught_by_its_tag(watch: LeakWatch) -> None:
     # The parent ends at once, so that the child belongs to another process; it waits for our pipe's end.
     read, write = os.pipe()
-    script = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import os; os.read({read}, 1)'], pass_fds=[{read}])"
+    child = f"import os; os.read({read}, 1)"
+    script = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}], pass_fds=[{read}])"
     subprocess.run([sys.executable, "-c", script], pass_fds=[read], check=True)
     os.close(read)
     assert "process" in kinds(watch)
@@ -166,4 +168,6 @@ def test_fixture_fails_the_test_that_leaks_and_only_that(pytester: pytest.Pytest
     )
     result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-W", "error")
     result.assert_outcomes(passed=3, errors=1)
-    result.stdout.fnmatch_lines(["*ERROR at teardown of test_file*", "*the test left behind:", "*descriptor: *", "*file: *"])
+    result.stdout.fnmatch_lines(
+        ["*ERROR at teardown of test_file*", "*the test left behind:", "*descriptor: *", "*file: *"]
+    )

@@ -11,11 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hypernodes.testing._backend_contract import BackendContract
     from hypernodes.testing._cases import Case
     from hypernodes.testing._compare import compare
-    from hypernodes.testing._contract import BackendContract, EngineContract, ManifestContract
     from hypernodes.testing._draw import draw_case
+    from hypernodes.testing._engine_contract import EngineContract
     from hypernodes.testing._leaks import no_leaks
+    from hypernodes.testing._manifest_contract import ManifestContract
 
 __all__ = [
     "BackendContract",
@@ -28,10 +30,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BackendContract": "_contract",
+    "BackendContract": "_backend_contract",
     "Case": "_cases",
-    "EngineContract": "_contract",
-    "ManifestContract": "_contract",
+    "EngineContract": "_engine_contract",
+    "ManifestContract": "_manifest_contract",
     "SubprocessBackend": "_subprocess",
     "compare": "_compare",
     "draw_case": "_draw",

@@ -105,7 +105,10 @@ class Nest:
         """The expression that makes this node out of the pipeline called `variable`."""
         if self.bare:
             return variable
-        options: dict[str, Any] = {"input_mapping": dict(self.input_mapping), "output_mapping": dict(self.output_mapping)}
+        options: dict[str, Any] = {
+            "input_mapping": dict(self.input_mapping),
+            "output_mapping": dict(self.output_mapping),
+        }
         options |= {"map_over": list(self.map_over), "map_mode": self.map_mode} if self.map_over else {}
         options["name"] = self.name
         return f"{variable}.as_node({', '.join(f'{key}={value!r}' for key, value in options.items() if value)})"
@@ -253,7 +256,7 @@ class Case:
         expected = self.expected()
         try:
             actual = self.run(self.build(backend, backends), use_async=use_async)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever came out is compared
             actual = error
         try:
             compare(expected, actual, any_order=any_order)

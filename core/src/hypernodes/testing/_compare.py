@@ -92,7 +92,7 @@ def _can_be_rebuilt(error: BaseException) -> bool:
     make, args, *_ = error.__reduce__()
     try:
         make(*args)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a user's class may raise anything
         return False
     return True
 

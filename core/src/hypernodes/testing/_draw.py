@@ -281,7 +281,9 @@ class _Draw:
                 shared[name] = self.text_of(its, lengths[0])
         rows = []
         for index in range(size):
-            left_out = {name for name in varied if name in optional and self.chance(30, "row without an optional input")}
+            left_out = {
+                name for name in varied if name in optional and self.chance(30, "row without an optional input")
+            }
             rows.append({name: self.text_of(given[name], lengths[index]) for name in varied if name not in left_out})
         return replace(call, kind="rows", inputs=shared, rows=tuple(rows))
 

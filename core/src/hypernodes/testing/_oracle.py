@@ -113,7 +113,13 @@ def _nest(
     combos = itertools.product(*lists) if unit.map_mode == "product" else zip(*lists, strict=True)
     rows = [
         _interpret(
-            unit.tree, feed | dict(zip(over, combo, strict=True)), inner.values(), functions, path, (*items, i), failures
+            unit.tree,
+            feed | dict(zip(over, combo, strict=True)),
+            inner.values(),
+            functions,
+            path,
+            (*items, i),
+            failures,
         )
         for i, combo in enumerate(combos)
     ]
@@ -129,7 +135,7 @@ def _call(
         return dict.fromkeys(unit.outputs, _POISON)
     try:
         result = _finish(function(**feed)) if unit.is_async else function(**feed)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a failing node is an answer
         failures.append(Failed(error.with_traceback(None), path, items))
         return dict.fromkeys(unit.outputs, _POISON)
     return dict(zip(unit.outputs, result if len(unit.outputs) > 1 else (result,), strict=True))
