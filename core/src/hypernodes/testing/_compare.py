@@ -39,8 +39,7 @@ def _difference(want: Any, got: Any, at: str, any_order: bool) -> str:
         parts = [(a, b, f"{at}[{i}]") for i, (a, b) in enumerate(zip(want, got, strict=True))]
         return _first(parts, any_order)
     if isinstance(want, (set, frozenset)):
-        ordered = [sorted(values, key=lambda v: (type(v).__name__, repr(v))) for values in (want, got)]
-        return _difference(*ordered, f"{at} (sorted)", any_order)
+        return _difference(sorted(want, key=_spelling), sorted(got, key=_spelling), f"{at} (sorted)", any_order)
     if isinstance(want, BaseException):
         return _difference(want.args, got.args, f"{at}.args", any_order)
     if dataclasses.is_dataclass(want) and not isinstance(want, type):
@@ -78,7 +77,7 @@ def _failure_difference(want: Failed, got: Any, at: str) -> str:
         "text": (str(want.error), failure.message),
         "path": (want.path, tuple(failure.path)),
         "items": (want.items, tuple(failure.items)),
-        "item": (want.items[0], failure.item),
+        "item": (next((at for at in want.items if at is not None), None), failure.item),
     }
     if not isinstance(error, RemoteError) or _can_be_rebuilt(want.error):
         found["exception"] = (type(want.error), type(error))
@@ -89,12 +88,16 @@ def _failure_difference(want: Failed, got: Any, at: str) -> str:
 
 def _can_be_rebuilt(error: BaseException) -> bool:
     """Whether the exception's own `__reduce__` gives it back, which is what travelling takes."""
-    make, args, *_ = error.__reduce__()
+    reduced = error.__reduce__()
     try:
-        make(*args)
+        reduced[0](*reduced[1])  # type: ignore[operator]
     except Exception:  # noqa: BLE001 - a user's class may raise anything
         return False
     return True
+
+
+def _spelling(value: Any) -> tuple[str, str]:
+    return type(value).__name__, repr(value)
 
 
 def _shown(value: Any) -> str:

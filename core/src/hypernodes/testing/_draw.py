@@ -189,8 +189,8 @@ class _Draw:
         input_mapping = {o: i for o, i in zip(feeds, inner_names, strict=True) if o != i}
         renamed = {n: self.fresh(scope) for n in tree.outputs if closed or self.chance(15, "renamed output")}
         bare = not (input_mapping or renamed or over) and self.chance(50, "bare nested pipeline")
-        name = None if bare or not self.chance(25, "named nested node") else self.unique("nest")
-        nest = Nest(tree, input_mapping, renamed, tuple(over), mode, name, bare)
+        label = None if bare or not self.chance(25, "named nested node") else self.unique("nest")
+        nest = Nest(tree, input_mapping, renamed, tuple(over), mode, label, bare)
         length = self.unique("length")
         kinds = {n: _Kind(made[n].depth + 1, length) if over else made[n] for n in tree.outputs}
         result: list[tuple[Unit, _Names]] = [(nest, {renamed.get(n, n): kind for n, kind in kinds.items()})]

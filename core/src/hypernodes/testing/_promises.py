@@ -26,7 +26,7 @@ class Promises:
 
 
 def broken_promises(suite: type) -> list[str]:
-    """Promises that `suite`, or a class between it and its contract, replaced or removed without an xfail(reason=...)."""
+    """Promises that `suite`, or a class between it and its contract, replaced without an xfail(reason=...)."""
     contract = next(base for base in suite.__mro__ if base.__module__.startswith(f"{__package__}."))
     return [
         name
