@@ -93,9 +93,9 @@ class Nest:
 
     @cached_property
     def reads(self) -> dict[str, str]:
-        """Inner input by outer name."""
+        """Inner input, or inner output that is overridden from outside, by outer name."""
         outer = {inner: outer for outer, inner in self.input_mapping.items()}
-        return {outer.get(name, name): name for name in self.tree.inputs}
+        return {outer.get(name, name): name for name in self.tree.inputs} | dict(self.input_mapping)
 
     def inner_output(self, name: str) -> str:
         """The inner name of an output."""

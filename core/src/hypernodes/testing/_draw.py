@@ -44,6 +44,7 @@ class _Draw:
     left: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     features: set[str] = field(default_factory=set)
+    drawn: list[tuple[Tree, _Names, _Names]] = field(default_factory=list)
 
     def choose(self, options: Sequence[T]) -> T:
         return options[self.pick(0, len(options) - 1)]
@@ -169,6 +170,10 @@ class _Draw:
         return Tree(name, tuple(self.shuffled(units)), place), made
 
     def nests(self, scope: _Scope, known: _Names, pending: list[str], depth: int) -> list[tuple[Unit, _Names]]:
+        if self.drawn and self.chance(12):
+            reused = self.reuse(scope, known)
+            if reused:
+                return reused
         feeds = list(dict.fromkeys([*self.some(pending, 0, 2), *self.some(known, 1, 2)]))
         over, mode = self.mapping(feeds, known)
         closed = self.chance(30, "nested pipeline with every name mapped")
@@ -186,7 +191,12 @@ class _Draw:
             shorter = _Kind(kind.depth - 1, self.unique("length") if kind.depth > 1 else "")
             inner[name] = shorter if outer in over else kind
         tree, made = self.tree(self.unique("inner"), inner, _Scope() if closed else scope, depth + 1)
+        self.drawn.append((tree, inner, made))
         input_mapping = {o: i for o, i in zip(feeds, inner_names, strict=True) if o != i}
+        spare = [name for name in known if known[name] == ONE and name not in feeds]
+        replaceable = [name for name in tree.outputs if made[name] == ONE]
+        if spare and replaceable and self.chance(8, "inner output overridden from outside"):
+            input_mapping[self.choose(spare)] = self.choose(replaceable)
         renamed = {n: self.fresh(scope) for n in tree.outputs if closed or self.chance(15, "renamed output")}
         bare = not (input_mapping or renamed or over) and self.chance(50, "bare nested pipeline")
         label = None if bare or not self.chance(25, "named nested node") else self.unique("nest")
@@ -199,6 +209,20 @@ class _Draw:
             twin = replace(nest, output_mapping=again, name=self.unique("nest"), bare=False)
             result.append((twin, {again[n]: kind for n, kind in kinds.items()}))
         return result
+
+    def reuse(self, scope: _Scope, known: _Names) -> list[tuple[Unit, _Names]]:
+        """A pipeline that another one holds already, fed by other values; nothing when none fits."""
+        tree, inner, made = self.choose(self.drawn)
+        mapping: dict[str, str] = {}
+        for name, kind in inner.items():
+            fits = [outer for outer, its in known.items() if outer not in mapping and its.depth == kind.depth]
+            if not fits or kind.depth and [its.length for its in inner.values()].count(kind.length) > 1:
+                return []
+            mapping[self.choose(fits)] = name
+        self.seen("one pipeline in two parents")
+        renamed = {name: self.fresh(scope) for name in tree.outputs}
+        nest = Nest(tree, mapping, renamed, name=self.unique("nest"))
+        return [(nest, {renamed[name]: made[name] for name in tree.outputs})]
 
     def mapping(self, feeds: list[str], known: _Names) -> tuple[list[str], Literal["zip", "product"]]:
         lists = [name for name in feeds if known[name].depth]

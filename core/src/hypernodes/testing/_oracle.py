@@ -72,7 +72,8 @@ def needs(tree: Tree, given: Iterable[str], wanted: Iterable[str]) -> tuple[dict
 def _reads(unit: Function | Nest, asked: set[str]) -> set[str]:
     if unit.kind == "function":
         return set(unit.reads)
-    inner = needs(unit.tree, (), [unit.inner_output(name) for name in asked])[1]
+    overridden = set(unit.reads.values()) & set(unit.tree.maker)
+    inner = needs(unit.tree, overridden, [unit.inner_output(name) for name in asked])[1]
     return {outer for outer, name in unit.reads.items() if name in inner} | set(unit.map_over)
 
 
