@@ -216,7 +216,7 @@ class _Draw:
         mapping: dict[str, str] = {}
         for name, kind in inner.items():
             fits = [outer for outer, its in known.items() if outer not in mapping and its.depth == kind.depth]
-            if not fits or kind.depth and [its.length for its in inner.values()].count(kind.length) > 1:
+            if not fits or (kind.depth and [its.length for its in inner.values()].count(kind.length) > 1):
                 return []
             mapping[self.choose(fits)] = name
         self.seen("one pipeline in two parents")

@@ -98,9 +98,9 @@ def no_leaks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 def close_pools() -> None:
     """Close the places and pools that core keeps warm between calls, if it was used at all."""
-    hub = sys.modules.get("hypernodes._hub")
-    if hub is not None:
-        hub.close_all()
+    places = sys.modules.get("hypernodes._places")
+    if places is not None:
+        places.close_all()
 
 
 # detectors: what is there now, as identity and description --------------------------------------------------------
