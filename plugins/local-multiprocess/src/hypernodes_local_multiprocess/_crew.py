@@ -46,10 +46,12 @@ class Crew:
         self._pending = pending
         self._settle = settle
         self._starter: Starter | None = None
+        self._clogged: set[socket.socket] = set()
         self._workers: dict[int, WorkerHandle] = {}
         self._serials = itertools.count(1)
         self._tickets = itertools.count(1)
         self._failed_starts = 0
+        self._short_staffed = True
         self.fault: str | None = None
         """Why there can be no workers; once set it stays."""
         self.pids: tuple[int, ...] = ()
@@ -62,8 +64,9 @@ class Crew:
 
     def staff(self) -> None:
         """Start what is missing of the zygote and its workers."""
-        if self.fault is not None:
+        if not self._short_staffed or self.fault is not None:
             return
+        self._short_staffed = False
         try:
             if self._starter is None:
                 self._starter = Starter(self._target)
@@ -75,6 +78,7 @@ class Crew:
                 self._starter.spawn(worker.serial, *worker.take_far_ends())
             self._watch(self._starter.sock, self._starter.outbox.flush())
         except (PlaceError, OSError) as error:
+            self._short_staffed = True
             if not self._workers:  # else the others go on, and this is tried again at the next turn
                 self.give_up(f"worker processes cannot be started: {error}")
 
@@ -82,14 +86,16 @@ class Crew:
         """Give out pending calls, to the least loaded first; when none is left, idle workers take from loaded ones."""
         workers = self._workers.values()
         while self._pending:
-            worker = max(workers, key=_room, default=None)
-            if worker is None or worker.room <= 0:
+            worker = max(workers, key=WorkerHandle.room, default=None)
+            if worker is None or worker.room() <= 0:
                 return
             self._give(worker, self._pending.popleft())
-        idle = [worker for worker in workers if worker.room and not worker.calls]
-        for loaded in workers if idle else ():
-            if len(loaded.calls) > 1 and idle and (call := loaded.take_back()) is not None:
-                self._give(idle.pop(), call)
+        loaded = [worker for worker in workers if len(worker.calls) > 1]
+        if loaded:
+            idle = [worker for worker in workers if not worker.calls and worker.room()]
+            for worker, other in zip(loaded, idle, strict=False):
+                if (call := worker.take_back()) is not None:
+                    self._give(other, call)
 
     def give_up(self, fault: str) -> None:
         """There can be no workers: end what is left of them, and keep the reason."""
@@ -110,13 +116,13 @@ class Crew:
     def turn(self, timeout: float | None = None) -> None:
         """Wait for news of any kind, at most `timeout` seconds, and act on it."""
         for key, _ in self._selector.select(timeout):
-            if key.fileobj in self._selector.get_map():  # an earlier event of this turn may have closed it
+            if key.fileobj.fileno() >= 0:  # type: ignore[union-attr]  # an earlier event of this turn may have closed it
                 key.data()
 
     def dismiss(self) -> list[Call]:
         """End every process at once, wait until they are gone, and return the calls that they had."""
         if self._starter is not None:
-            self._selector.unregister(self._starter.sock)
+            self._unregister(self._starter.sock)
             self._starter.close()
             self._starter = None
         calls = [call for worker in self._workers.values() for call in worker.calls.values()]
@@ -160,7 +166,7 @@ class Crew:
         if alive:
             self._watch(self._starter.sock, self._starter.outbox.flush())
             return
-        self._selector.unregister(self._starter.sock)
+        self._unregister(self._starter.sock)
         fate = f"the process that starts workers {_fate(self._starter.close())}"
         self._starter = None
         while self._workers:  # they died with it
@@ -170,13 +176,14 @@ class Crew:
 
     def _on_worker(self, worker: WorkerHandle) -> None:
         messages, alive = worker.receive()
-        alive = all([self._on_message(worker, message) for message in messages]) and alive
+        for message in messages:
+            alive = self._on_message(worker, message) and alive
         if alive:
             self._watch(worker.sock, worker.outbox.flush())
             return
         # It died, or hung up and is of no use. How it ended is known when the zygote has reaped it.
         worker.leaving = True
-        self._selector.unregister(worker.sock)
+        self._unregister(worker.sock)
         self._publish()
         if self._starter is not None:
             self._starter.kill(worker.serial)
@@ -226,23 +233,25 @@ class Crew:
             self.give_up(f"no worker process could be started in {_START_ATTEMPTS} attempts; the last: {why}")
 
     def _forget(self, worker: WorkerHandle) -> None:
-        if worker.sock in self._selector.get_map():
-            self._selector.unregister(worker.sock)
+        self._unregister(worker.sock)
         worker.close()
 
     def _publish(self) -> None:
+        self._short_staffed = True
         self.pids = tuple(w.pid for w in self._workers.values() if w.pid is not None and not w.leaving)
 
     def _watch(self, sock: socket.socket, empty: bool) -> None:
         """Ask to be told when a socket takes more, as long as something waits to be sent on it."""
+        if empty and sock not in self._clogged:
+            return
+        (self._clogged.discard if empty else self._clogged.add)(sock)
         wanted = selectors.EVENT_READ if empty else selectors.EVENT_READ | selectors.EVENT_WRITE
-        key = self._selector.get_key(sock)
-        if key.events != wanted:
-            self._selector.modify(sock, wanted, key.data)
+        self._selector.modify(sock, wanted, self._selector.get_key(sock).data)
 
-
-def _room(worker: WorkerHandle) -> int:
-    return worker.room
+    def _unregister(self, sock: socket.socket) -> None:
+        self._clogged.discard(sock)
+        if sock in self._selector.get_map():
+            self._selector.unregister(sock)
 
 
 def _fate(status: int | None) -> str:

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from hypernodes_local_multiprocess import _frames
-from hypernodes_local_multiprocess._frames import Flat, Message, Outbox, Reader
+from hypernodes_local_multiprocess._frames import Message, Outbox, Reader
+from hypernodes_local_multiprocess._segment import Flat
 from hypernodes_local_multiprocess._shelf import Shelf
 from hypernodes_local_multiprocess._worker import TICKET
 
@@ -65,7 +66,6 @@ class WorkerHandle:
         far, self._far = self._far, None
         return far.detach(), tickets
 
-    @property
     def room(self) -> int:
         """How many more calls it should have now."""
         if self.pid is None or self.leaving:

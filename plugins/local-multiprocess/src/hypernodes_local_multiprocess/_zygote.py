@@ -143,7 +143,8 @@ class _Zygote:
             if request["cwd"] is not None:
                 os.chdir(request["cwd"])
             gc.enable()
-            _worker.serve(socket.socket(fileno=sock_fd), tickets, _resolve(self._target))
+            with socket.socket(fileno=sock_fd) as sock:
+                _worker.serve(sock, tickets, _resolve(self._target))
             status = 0
         except BaseException:
             traceback.print_exc()
