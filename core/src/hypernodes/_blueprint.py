@@ -1,0 +1,157 @@
+"""How a stage is cut for scheduling: segments that run as one call, and fans that spread a mapped pipeline's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from hypernodes._plan import MapStep, Step
+from hypernodes._task import Stage
+
+__all__ = ["Blueprint", "Unit", "cut", "group"]
+
+
+class Unit:
+    """One node of a blueprint's graph: a `stage` to send out, or a `fan` with a blueprint for its rows.
+
+    `reads` and `writes` are slots; `first` is the index of its earliest step, by which failures are ranked;
+    `readers` are the units that wait for it, `waits` how many it waits for.
+    """
+
+    __slots__ = ("fan", "first", "inner", "reads", "readers", "stage", "waits", "writes")
+
+    def __init__(
+        self, reads: Sequence[int], writes: Sequence[int], first: int, stage: Stage | None, fan: MapStep | None
+    ) -> None:
+        self.reads, self.writes, self.first = tuple(reads), tuple(writes), first
+        self.stage, self.fan = stage, fan
+        self.inner: Blueprint | None = None
+        self.readers: list[int] = []
+        self.waits = 0
+
+
+class Blueprint:
+    """Units and their dependencies. `single` is the only unit's stage, where one stage is all there is."""
+
+    __slots__ = ("inputs", "outputs", "single", "units")
+
+    def __init__(self, units: Sequence[Unit], inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        self.units = tuple(units)
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        only = units[0] if len(units) == 1 else None
+        plain = only is not None and only.stage is not None
+        self.single = only.stage if plain and only and only.writes == self.outputs and only.reads == self.inputs else None
+        maker = {slot: at for at, unit in enumerate(units) for slot in unit.writes}
+        for at, unit in enumerate(units):
+            sources = {maker[slot] for slot in unit.reads if slot in maker}
+            unit.waits = len(sources)
+            for source in sources:
+                units[source].readers.append(at)
+
+
+def group(steps: Sequence[Step | MapStep], key_of: Callable[[Step | MapStep], Hashable | None]) -> list[list[int]]:
+    """Indices of steps in groups of one key that can run one group after another; a key of None stands alone.
+
+    Each step gets a depth: that of what it reads, and one more where the key changes. One group is one depth and key.
+    """
+    depth: dict[int, int] = {}
+    keys: dict[int, Hashable] = {}
+    groups: dict[tuple[int, Hashable], list[int]] = {}
+    for at, step in enumerate(steps):
+        key = key_of(step)
+        own: Hashable = ("alone", at) if key is None else key
+        level = 0
+        for slot in step.sources:
+            if slot in depth:
+                level = max(level, depth[slot] + (keys[slot] != own))
+        for slot in step.writes:
+            depth[slot], keys[slot] = level, own
+        groups.setdefault((level, own), []).append(at)
+    return [members for _, members in sorted(groups.items(), key=lambda entry: (entry[0][0], entry[1][0]))]
+
+
+def cut(
+    name: str,
+    steps: Sequence[Step | MapStep],
+    inputs: Sequence[tuple[str, int]],
+    outputs: Sequence[tuple[str, int]],
+    *,
+    fine: bool,
+    is_fan: Callable[[MapStep], bool],
+    key_of: Callable[[Step | MapStep], Hashable | None] | None = None,
+    inner_of: Callable[[MapStep], Blueprint],
+) -> Blueprint:
+    """Cut steps into units: each step its own unit if `fine` (chains stay whole), else as few as fans and keys allow."""
+
+    def key(step: Step | MapStep) -> Hashable | None:
+        if isinstance(step, MapStep) and is_fan(step):
+            return None
+        return key_of(step) if key_of else "here"
+
+    groups = _chains(steps, key) if fine else group(steps, key)
+    wanted = [slot for _, slot in outputs]
+    read_by: dict[int, list[int]] = {}
+    for at, step in enumerate(steps):
+        for slot in step.sources:
+            read_by.setdefault(slot, []).append(at)
+    units = []
+    for members in groups:
+        first = steps[members[0]]
+        if isinstance(first, MapStep) and is_fan(first):
+            unit = Unit(first.sources, first.writes, members[0], None, first)
+            unit.inner = inner_of(first)
+        else:
+            reads, writes = _border(steps, members, wanted, read_by)
+            names: dict[int, str] = {slot: given for given, slot in inputs}
+            stage = Stage(
+                name,
+                [steps[at] for at in members],
+                [(names.get(slot, f"value_{slot}"), slot) for slot in reads],
+                [(f"value_{slot}", slot) for slot in writes],
+                members,
+            )
+            unit = Unit(reads, writes, members[0], stage, None)
+        units.append(unit)
+    return Blueprint(units, [slot for _, slot in inputs], wanted)
+
+
+def _chains(steps: Sequence[Step | MapStep], key: Callable[[Step | MapStep], Hashable | None]) -> list[list[int]]:
+    """Each step alone, except that a step read by exactly one other, which reads nothing else, is one with it."""
+    maker = {slot: at for at, step in enumerate(steps) for slot in step.writes}
+    sources = [{maker[slot] for slot in step.sources if slot in maker} for step in steps]
+    readers = [0] * len(steps)
+    for found in sources:
+        for source in found:
+            readers[source] += 1
+    chain_of: dict[int, list[int]] = {}
+    chains: list[list[int]] = []
+    for at, step in enumerate(steps):
+        if len(sources[at]) == 1 and key(step) is not None:
+            (source,) = sources[at]
+            chain = chain_of[source]
+            if readers[source] == 1 and chain[-1] == source and key(steps[source]) == key(step):
+                chain.append(at)
+                chain_of[at] = chain
+                continue
+        chain_of[at] = [at]
+        chains.append(chain_of[at])
+    return chains
+
+
+def _border(
+    steps: Sequence[Step | MapStep], members: list[int], wanted: Sequence[int], read_by: dict[int, list[int]]
+) -> tuple[list[int], list[int]]:
+    """The slots that enter and leave a group of steps."""
+    chosen = set(members)
+    inside = {slot for at in members for slot in steps[at].writes}
+    reads = list(dict.fromkeys(slot for at in members for slot in steps[at].sources if slot not in inside))
+    if len(members) == len(steps):
+        return reads, list(wanted)
+    asked = set(wanted)
+    leaving = [
+        slot
+        for at in members
+        for slot in steps[at].writes
+        if slot in asked or any(reader not in chosen for reader in read_by.get(slot, ()))
+    ]
+    return reads, leaving

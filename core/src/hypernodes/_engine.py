@@ -1,0 +1,203 @@
+"""An engine says how a stage's tasks run: one after another, in a pool, or translated whole."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from hypernodes._specs import MODES, EngineSpec
+from hypernodes._task import Outcome, Stage, Task
+
+__all__ = ["Engine", "Feed", "QueueFeed", "Site", "inside_worker", "mark_worker"]
+
+
+class Engine(ABC):
+    """A frozen configuration of how work runs; subclass it as a frozen dataclass and register an `EngineSpec`.
+
+    `execute` promises: one outcome for each task, in any order; a failing node is an outcome, never an exception; other
+    tasks go on; tasks are drawn no faster than they are worked off; closing the iterator stops what is under way.
+    """
+
+    name: ClassVar[str] = ""
+    requires: ClassVar[frozenset[str]] = frozenset()
+    modes: ClassVar[tuple[str, ...]] = MODES
+    default_mode: ClassVar[str] = "parallel"
+
+    @abstractmethod
+    def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        """Run the stage for each task."""
+
+    @classmethod
+    def spec(cls) -> EngineSpec:
+        """This class as its own specification, for engines that are given as objects."""
+        return EngineSpec(
+            name=cls.name or cls.__name__,
+            target=f"{cls.__module__}:{cls.__qualname__}",
+            requires=cls.requires,
+            modes=cls.modes,
+            default_mode=cls.default_mode,
+        )
+
+
+class Feed:
+    """The tasks of a stage, drawn lazily. Iterate over it, or `take` what there is and see `ended`.
+
+    An error of the iterable underneath is kept in `error`; it ends the feed and is raised when everything that was
+    drawn before it has been delivered. `held` says how many outcomes wait for an earlier one, so that an engine can
+    keep from running ever further ahead of a slow item.
+    """
+
+    def __init__(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        self._tasks = map(Task, itertools.count(), rows)
+        self.drawn = 0
+        self.held: int = 0
+        self.ended = False
+        self.error: BaseException | None = None
+
+    def take(self, count: int) -> list[Task]:
+        """Up to `count` tasks; fewer when there are no more now."""
+        if self.ended:
+            return []
+        taken: list[Task] = []
+        try:
+            for task in itertools.islice(self._tasks, count):
+                taken.append(task)
+        except BaseException as error:
+            self.ended, self.error = True, error
+        if len(taken) < count:
+            self.ended = True
+        self.drawn += len(taken)
+        return taken
+
+    def stop(self) -> None:
+        """Draw no more."""
+        self.ended = True
+
+    def on_more(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called when a feed that was empty for the moment has tasks again, or ends."""
+
+    def __iter__(self) -> Iterator[Task]:
+        return self
+
+    def __next__(self) -> Task:
+        for task in self.take(1):
+            return task
+        raise StopIteration
+
+
+class QueueFeed(Feed):
+    """A feed that another thread fills: empty for the moment does not mean ended."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self._queue: deque[Task] = deque()
+        self._closed = False
+        self._changed = threading.Condition()
+        self._wake: Callable[[], None] | None = None
+
+    def put(self, task: Task) -> None:
+        with self._changed:
+            self._queue.append(task)
+            self._changed.notify()
+        if self._wake is not None:
+            self._wake()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self.ended = not self._queue
+            self._changed.notify()
+        if self._wake is not None:
+            self._wake()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._queue.clear()
+        self.close()
+
+    def take(self, count: int) -> list[Task]:
+        with self._changed:
+            taken = [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
+            self.ended = self._closed and not self._queue
+        return taken
+
+    def on_more(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+
+    def __next__(self) -> Task:
+        with self._changed:
+            while not self._queue and not self._closed:
+                self._changed.wait()
+        return super().__next__()
+
+
+class Site:
+    """What an engine is given to work with: its modes, its share of workers, and a place to keep what it opens.
+
+    `name` is the backend's, for messages. `once(key, make, close)` makes something the first time and keeps it as long as the place is open.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_execution: str = "sequential",
+        map_execution: str = "sequential",
+        max_workers: int | None = None,
+        handles: Mapping[str, Any] | None = None,
+        name: str = "",
+    ) -> None:
+        self.node_execution, self.map_execution, self.max_workers = node_execution, map_execution, max_workers
+        self.handles = handles or {}
+        self.name = name
+        self._kept: dict[Any, tuple[Any, Callable[[Any], None]]] = {}
+        self._lock = threading.RLock()
+
+    def once(self, key: Any, make: Callable[[], Any], close: Callable[[Any], None]) -> Any:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = (make(), close)
+            return self._kept[key][0]
+
+    def drop(self, key: Any, kept: Any) -> None:
+        """Forget something kept, without closing it, if it is still the one kept under this key."""
+        with self._lock:
+            if key in self._kept and self._kept[key][0] is kept:
+                del self._kept[key]
+
+    def close(self) -> None:
+        """Close everything kept, the latest first; the first error is raised when all had their turn."""
+        with self._lock:
+            kept, self._kept = list(self._kept.values()), {}
+        first: BaseException | None = None
+        for value, close in reversed(kept):
+            try:
+                close(value)
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+
+class _Worker(threading.local):
+    inside = False
+
+
+_worker = _Worker()
+_process_is_worker = False
+
+
+def mark_worker(*, process: bool = False) -> None:
+    """Say that this thread (or this whole process) is a pool's worker: pools named inside it run in line."""
+    global _process_is_worker
+    if process:
+        _process_is_worker = True
+    _worker.inside = True
+
+
+def inside_worker() -> bool:
+    """Whether this code runs in a pool's worker, where another pool would wait for itself or multiply workers."""
+    return _process_is_worker or _worker.inside

@@ -1,0 +1,70 @@
+"""The engines that core ships: one after another, and asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hypernodes._engine import Engine, Feed, Site
+from hypernodes._loops import is_loop_running, keeping_thread_loop
+from hypernodes._overlap import DEFAULT_CONCURRENCY, overlap
+from hypernodes._task import Outcome, Stage, run_task
+
+__all__ = ["AsyncEngine", "SequentialEngine"]
+
+
+@dataclass(frozen=True)
+class SequentialEngine(Engine):
+    """One node after another, one item after another, in the caller's thread."""
+
+    name: ClassVar[str] = "sequential"
+    modes: ClassVar[tuple[str, ...]] = ("sequential",)
+    default_mode: ClassVar[str] = "sequential"
+
+    def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        place = f"{site.name}:{self.name}" if site.name else self.name
+        with keeping_thread_loop(stage.is_async):
+            for task in tasks:
+                yield run_task(stage, task, place)
+        if tasks.error is not None:
+            raise tasks.error
+
+
+@dataclass(frozen=True)
+class AsyncEngine(Engine):
+    """Coroutine nodes are awaited on one event loop; plain functions wait in helper threads."""
+
+    name: ClassVar[str] = "async"
+    modes: ClassVar[tuple[str, ...]] = ("sequential", "async")
+    default_mode: ClassVar[str] = "async"
+
+    def outcomes(self, stage: Stage, tasks: Feed, site: Site) -> AsyncGenerator[list[Outcome], None]:
+        """The outcomes in batches, on the running loop."""
+        generator: Any = overlap(
+            stage,
+            tasks,
+            limit=site.max_workers or DEFAULT_CONCURRENCY,
+            nodes=site.node_execution == "async",
+            items=site.map_execution == "async",
+            place=f"{site.name}:{self.name}" if site.name else self.name,
+        )
+        return generator  # type: ignore[no-any-return]
+
+    def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        assert not is_loop_running(), "the hub moves this to a thread of its own"
+        with asyncio.Runner() as runner:
+            batches = self.outcomes(stage, tasks, site)
+            try:
+                while True:
+                    batch = runner.run(_next(batches))
+                    if batch is None:
+                        return
+                    yield from batch
+            finally:
+                runner.run(batches.aclose())
+
+
+async def _next(batches: AsyncGenerator[list[Outcome], None]) -> list[Outcome] | None:
+    return await anext(batches, None)

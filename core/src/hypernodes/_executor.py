@@ -1,0 +1,187 @@
+"""The engine for anything like `concurrent.futures.Executor`: give `make_executor`, core does the rest."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any, ClassVar
+
+from hypernodes._blueprint import Blueprint, cut
+from hypernodes._context import Context
+from hypernodes._drive import drive
+from hypernodes._engine import Engine, Feed, Site, inside_worker, mark_worker
+from hypernodes._ledger import Dispatch
+from hypernodes._loops import run_coroutine
+from hypernodes._overlap import run_rows_overlapped
+from hypernodes._pace import Pace
+from hypernodes._plan import MapStep, Plan
+from hypernodes._schedule import Scheduler
+from hypernodes._task import Outcome, Reply, Stage, run_rows, run_task
+from hypernodes._wire import Buffer, join, pack_rows, pack_stage, receive, receive_frames, split, unpack_reply
+
+__all__ = ["ExecutorEngine", "blueprint_of"]
+
+PLENTY = 4
+"""Items a worker from which on whole items keep the workers busy, and cutting them up only costs."""
+
+
+class ExecutorEngine(Engine):
+    """An engine over an executor: anything with `submit(fn, *args) -> Future` and `shutdown(wait=, cancel_futures=)`.
+
+    Give `make_executor`. Where workers do not share this process's memory say `shares_memory = False`: functions, inputs
+    and results are then pickled for you. `chunk_seconds` is how much work one submission should hold, `most_in_chunk`
+    how many items; a `warm` executor stays open between runs.
+    """
+
+    shares_memory: ClassVar[bool] = True
+    warm: ClassVar[bool] = False
+    chunk_seconds: ClassVar[float] = 0.002
+    most_in_chunk: ClassVar[int] = 1024
+    queued_per_worker: ClassVar[int] = 1
+
+    @abstractmethod
+    def make_executor(self, workers: int) -> Executor:
+        """A new executor with this many workers."""
+
+    def default_workers(self) -> int:
+        """How many workers there are when `max_workers` is not named: one for each core this process may use."""
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def close_executor(self, executor: Any) -> None:
+        executor.shutdown(wait=True)
+
+    def abort_executor(self, executor: Any) -> None:
+        """Stop what runs. A pool that cannot, is left behind to finish on its own."""
+        executor.shutdown(wait=False, cancel_futures=True)
+
+    def submit_request(
+        self, executor: Any, frames: Sequence[Buffer], digest: str, blob: bytes
+    ) -> Future[list[Buffer]] | Future[bytes]:
+        """Send one request to a worker that shares no memory. Override where buffers can travel without copies."""
+        future: Future[bytes] = executor.submit(receive, join([blob, *frames]))
+        return future
+
+    def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        place = f"{site.name}:{self.name}" if site.name else self.name
+        if inside_worker():
+            yield from (run_task(stage, task, place) for task in tasks)
+            return
+        workers = site.max_workers or self.default_workers()
+        one_by_one = site.map_execution == "sequential"
+        overlap = site.node_execution == "async"
+        first = [] if one_by_one else tasks.take(PLENTY * workers)
+        plenty = len(first) == PLENTY * workers
+        blueprint = blueprint_of(
+            stage,
+            fine=site.node_execution == "parallel" and not plenty,
+            fans=not plenty and not (one_by_one and site.node_execution != "parallel"),
+        )
+        scheduler = Scheduler(
+            blueprint,
+            workers=1 if one_by_one and blueprint.single is not None else workers,
+            pace=lambda: Pace(self.chunk_seconds, 1 if one_by_one else self.most_in_chunk),
+            width=1 if one_by_one else None,
+            place=place,
+        )
+        scheduler.admit(first)
+        port = _ExecutorPort(self, site, workers, Context(pipeline=stage.name, place=place), overlap)
+        yield from drive(scheduler, tasks, port, in_flight=workers * (1 + self.queued_per_worker))
+
+
+def blueprint_of(stage: Stage, *, fine: bool, fans: bool) -> Blueprint:
+    """A stage cut for one way of scheduling."""
+
+    def inner_of(step: MapStep) -> Blueprint:
+        return _cut(step.path[-1], step.inner)
+
+    def _cut(name: str, plan: Plan | Stage) -> Blueprint:
+        return cut(name, plan.steps, plan.inputs, plan.outputs, fine=fine, is_fan=lambda _: fans, inner_of=inner_of)
+
+    return _cut(stage.name, stage)
+
+
+class _ExecutorPort:
+    """Chunks to an executor and back, pickled where it does not share memory."""
+
+    def __init__(self, engine: ExecutorEngine, site: Site, workers: int, context: Context, overlap: bool) -> None:
+        self.engine, self.site, self.workers, self.context, self.overlap = engine, site, workers, context, overlap
+        self.variables = contextvars.copy_context()
+        self.executor = self._open()
+
+    def _open(self) -> Any:
+        engine, workers = self.engine, self.workers
+        return self.site.once((engine, workers), lambda: engine.make_executor(workers), engine.close_executor)
+
+    def send(self, dispatch: Dispatch) -> Future[Any]:
+        engine, stage, rows = self.engine, dispatch.stage, dispatch.rows
+        if engine.shares_memory:
+            try:
+                return self._submit_here(stage, rows)
+            except RuntimeError:
+                # Another run shut this executor down when it was stopped.
+                self.renew()
+                return self._submit_here(stage, rows)
+        frames = pack_rows(stage, rows, self.context, _POOLED_OVERLAP if self.overlap else _POOLED)
+        digest, blob = pack_stage(stage)
+        try:
+            return engine.submit_request(self.executor, frames, digest, blob)
+        except RuntimeError:
+            self.renew()
+            return engine.submit_request(self.executor, frames, digest, blob)
+
+    def _submit_here(self, stage: Stage, rows: list[tuple[Any, ...]]) -> Future[Any]:
+        runner = _run_overlapped_here if self.overlap else _run_here
+        future: Future[Any] = self.executor.submit(self.variables.copy().run, runner, stage, rows, self.context.place)
+        return future
+
+    def reply(self, result: Any) -> Reply:
+        if self.engine.shares_memory:
+            reply: Reply = result
+            return reply
+        return unpack_reply(split(bytearray(result)) if isinstance(result, bytes) else result)
+
+    def renew(self) -> None:
+        self.site.drop((self.engine, self.workers), self.executor)
+        self.executor = self._open()
+
+    def abort(self) -> None:
+        self.site.drop((self.engine, self.workers), self.executor)
+        self.engine.abort_executor(self.executor)
+
+
+def _run_here(stage: Stage, rows: list[tuple[Any, ...]], place: str) -> Reply:
+    mark_worker()
+    return run_rows(stage, rows, place)
+
+
+def _run_overlapped_here(stage: Stage, rows: list[tuple[Any, ...]], place: str) -> Reply:
+    mark_worker()
+    return run_coroutine(run_rows_overlapped(stage, rows, place))
+
+
+class _Pooled:
+    """Runs a request inside a pool's worker: pools named in there run in line."""
+
+    def __init__(self, overlap: bool) -> None:
+        self.overlap = overlap
+
+    def run_rows(self, stage: Stage, rows: list[tuple[Any, ...]], context: Context) -> Reply:
+        from hypernodes._loops import keep_thread_loop
+
+        mark_worker(process=True)
+        keep_thread_loop()
+        run = _run_overlapped_here if self.overlap else _run_here
+        return run(stage, rows, context.place)
+
+
+_POOLED, _POOLED_OVERLAP = _Pooled(False), _Pooled(True)
+
+
+def serve(frames: Sequence[Buffer], blobs: dict[str, Sequence[Buffer]]) -> tuple[list[Buffer], bool]:
+    """The target of our own process pool: the reply's frames, and whether this worker should be replaced."""
+    from hypernodes._guard import overran
+
+    return receive_frames(frames, blobs), overran()

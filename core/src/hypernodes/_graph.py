@@ -1,0 +1,134 @@
+"""The wiring of a pipeline by names: who makes what, in which order, and what is wrong with it."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+
+from hypernodes._errors import (
+    CycleError,
+    DuplicateOutputError,
+    MissingInputError,
+    UnknownInputError,
+    UnknownOutputError,
+    did_you_mean,
+    quoted,
+)
+from hypernodes._node import GraphNode, Parameter
+
+__all__ = ["Graph"]
+
+
+class Graph:
+    """Nodes wired by name, checked when it is made.
+
+    `order` holds the nodes so that each comes after what it reads; among those that could come next, the one
+    listed first does. `inputs` are the names that no node makes; an input is required where any reader requires it.
+    Raises `DuplicateOutputError` and `CycleError`.
+    """
+
+    __slots__ = ("inputs", "name", "nodes", "order", "outputs", "producers")
+
+    def __init__(self, name: str, nodes: Sequence[GraphNode]) -> None:
+        self.name = name
+        self.nodes = tuple(nodes)
+        self.producers = _producers(name, self.nodes)
+        self.outputs = tuple(self.producers)
+        self.inputs = self._free_inputs()
+        self.order = self._sorted()
+
+    def _free_inputs(self) -> dict[str, Parameter]:
+        inputs: dict[str, Parameter] = {}
+        producers = self.producers
+        for node in self.nodes:
+            for parameter in node.parameters:
+                name = parameter.name
+                if name in producers:
+                    continue
+                known = inputs.get(name)
+                if known is None or (parameter.required and not known.required):
+                    inputs[name] = Parameter(name, parameter.required)
+        return inputs
+
+    def _sorted(self) -> tuple[GraphNode, ...]:
+        producers, nodes = self.producers, self.nodes
+        readers: list[list[int]] = [[] for _ in nodes]
+        waits = [0] * len(nodes)
+        for at, node in enumerate(nodes):
+            sources = {producers[p.name] for p in node.parameters if p.name in producers}
+            waits[at] = len(sources)
+            for source in sources:
+                readers[source].append(at)
+        ready = [at for at, count in enumerate(waits) if not count]
+        order: list[GraphNode] = []
+        while ready:
+            at = heapq.heappop(ready)
+            order.append(nodes[at])
+            for reader in readers[at]:
+                waits[reader] -= 1
+                if not waits[reader]:
+                    heapq.heappush(ready, reader)
+        if len(order) < len(nodes):
+            raise CycleError(self._cycle([at for at, count in enumerate(waits) if count]))
+        return tuple(order)
+
+    def _cycle(self, stuck: list[int]) -> str:
+        """The sentence for a cycle: walk from a stuck node to whatever it waits for until one comes twice."""
+        left = set(stuck)
+        at, seen, walk = stuck[0], {}, []
+        while at not in seen:
+            seen[at] = len(walk)
+            name, source = next(
+                (p.name, self.producers[p.name])
+                for p in self.nodes[at].parameters
+                if self.producers.get(p.name) in left
+            )
+            walk.append((at, name))
+            at = source
+        loop = walk[seen[at] :][::-1]
+        path = " -> ".join([self.nodes[reader].name for reader, _ in loop] + [self.nodes[loop[0][0]].name])
+        values = quoted(name for _, name in loop)
+        if len(loop) == 1:
+            return f"pipeline '{self.name}': node '{self.nodes[at].name}' takes its own output {values}; rename one of them"
+        return f"pipeline '{self.name}' has a cycle: {path} (through {values}); one of them must not read the other"
+
+    def check_outputs(self, wanted: Iterable[str]) -> None:
+        """Raise `UnknownOutputError` for a wanted name that no node makes."""
+        for name in wanted:
+            if name not in self.producers:
+                raise UnknownOutputError(
+                    f"pipeline '{self.name}' has no output {name!r}{did_you_mean(name, self.producers)}; "
+                    f"its outputs are {quoted(self.producers)}"
+                )
+
+    def check_inputs(self, given: Iterable[str]) -> None:
+        """Raise `UnknownInputError` for a given name that no node takes or makes."""
+        for name in given:
+            if name not in self.inputs and name not in self.producers:
+                raise UnknownInputError(
+                    f"pipeline '{self.name}' has no input {name!r}{did_you_mean(name, [*self.inputs, *self.producers])}; "
+                    f"its inputs are {quoted(self.inputs)}"
+                )
+
+
+def missing_inputs(pipeline: str, missing: Iterable[tuple[tuple[str, ...], str]], given: Iterable[str]) -> MissingInputError:
+    """The error for needed inputs that were not given: each with the node and the parameter that need it."""
+    needs = [f"'{name}' (parameter of {' > '.join(path)})" for path, name in missing]
+    return MissingInputError(
+        f"pipeline '{pipeline}' is missing {'input' if len(needs) == 1 else 'inputs'} {', '.join(needs)}; "
+        f"given: {quoted(given)}"
+    )
+
+
+def _producers(pipeline: str, nodes: tuple[GraphNode, ...]) -> dict[str, int]:
+    producers: dict[str, int] = {}
+    for at, node in enumerate(nodes):
+        for output in node.outputs:
+            if output in producers:
+                first = nodes[producers[output]].name
+                raise DuplicateOutputError(
+                    f"pipeline '{pipeline}': nodes '{first}' and '{node.name}' both make the output '{output}'; "
+                    "rename one with output_name= (or output_mapping= for a nested pipeline)"
+                )
+            producers[output] = at
+    return producers

@@ -1,0 +1,174 @@
+"""Who has what: chunks of tasks that are out, and what becomes of them when a worker dies.
+
+A pure state machine: no clock, no threads, no I/O. A chunk whose worker died is cut in half until one task is left
+in it; only a task that died alone is charged. After two such deaths it is tried once more with nothing else out, and
+only if that kills the worker too is the task blamed. So a healthy task is not condemned for its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from hypernodes._pace import Pace
+from hypernodes._task import Stage, Task
+
+__all__ = ["DEATHS_BEFORE_SOLO", "Dispatch", "Ledger"]
+
+DEATHS_BEFORE_SOLO = 2
+
+
+class Dispatch(NamedTuple):
+    """A chunk of tasks of one stage that is out with a worker."""
+
+    id: int
+    stage: Stage
+    tasks: list[Task]
+
+    @property
+    def rows(self) -> list[tuple[Any, ...]]:
+        return [task.values for task in self.tasks]
+
+
+class Ledger:
+    """Tasks that wait, chunks that are out, and the suspicion that rests on each.
+
+    Messages about a chunk that is no longer out - late ones, doubled ones - are ignored.
+    """
+
+    def __init__(self, workers: int, pace: Callable[[], Pace], is_live: Callable[[Task], bool] | None = None) -> None:
+        self.workers = workers
+        self._pace = pace
+        self._paces: dict[int, Pace] = {}
+        self._is_live = is_live
+        self._queues: dict[int, tuple[Stage, deque[Task]]] = {}
+        self._split: deque[tuple[Stage, list[Task]]] = deque()
+        self._solo: deque[tuple[Stage, Task]] = deque()
+        self._deaths: dict[int, int] = {}
+        self._out: dict[int, Dispatch] = {}
+        self._serial = 0
+        self.waiting = 0
+
+    @property
+    def out(self) -> int:
+        """How many chunks are out."""
+        return len(self._out)
+
+    @property
+    def idle(self) -> bool:
+        return not (self._out or self.waiting)
+
+    def pace_of(self, stage: Stage) -> Pace:
+        found = self._paces.get(id(stage))
+        if found is None:
+            found = self._paces[id(stage)] = self._pace()
+        return found
+
+    def put(self, stage: Stage, tasks: Iterable[Task], *, first: bool = False) -> None:
+        """Let tasks of a stage wait for a worker, before all others of that stage if `first`."""
+        entry = self._queues.get(id(stage))
+        if entry is None:
+            entry = self._queues[id(stage)] = (stage, deque())
+        queue = entry[1]
+        before = len(queue)
+        if first:
+            queue.extendleft(tasks)
+        else:
+            queue.extend(tasks)
+        self.waiting += len(queue) - before
+
+    def take(self) -> Dispatch | None:
+        """The next chunk for a worker, or None when nothing may go out now."""
+        if self._solo:
+            if self._out:
+                return None
+            stage, task = self._solo.popleft()
+            self.waiting -= 1
+            if self._living([task]):
+                return self._send(stage, [task])
+            return self.take()
+        while self._split:
+            stage, tasks = self._split.popleft()
+            self.waiting -= len(tasks)
+            tasks = self._living(tasks)
+            if tasks:
+                return self._send(stage, tasks)
+        # The latest stage that has work comes first: items finish before new ones begin.
+        for stage, queue in reversed(self._queues.values()):
+            while queue:
+                fair = -(-len(queue) // self.workers)
+                size = max(1, min(self.pace_of(stage).size, fair, len(queue)))
+                tasks = [queue.popleft() for _ in range(size)]
+                self.waiting -= size
+                tasks = self._living(tasks)
+                if tasks:
+                    return self._send(stage, tasks)
+        return None
+
+    def _living(self, tasks: list[Task]) -> list[Task]:
+        is_live = self._is_live
+        return tasks if is_live is None else [task for task in tasks if is_live(task)]
+
+    def _send(self, stage: Stage, tasks: list[Task]) -> Dispatch:
+        self._serial += 1
+        dispatch = self._out[self._serial] = Dispatch(self._serial, stage, tasks)
+        return dispatch
+
+    def dispatched(self, dispatch_id: int) -> Dispatch | None:
+        """The chunk that is out under this id."""
+        return self._out.get(dispatch_id)
+
+    def done(self, dispatch_id: int, seconds: float) -> Dispatch | None:
+        """A chunk came back; None if it was not out any more."""
+        dispatch = self._out.pop(dispatch_id, None)
+        if dispatch is not None:
+            self.pace_of(dispatch.stage).record(len(dispatch.tasks), seconds)
+            if self._deaths:
+                for task in dispatch.tasks:
+                    self._deaths.pop(task.index, None)
+        return dispatch
+
+    def lost(self, dispatch_id: int) -> Task | None:
+        """A chunk's worker died while it ran. Gives the task to blame, if it is certain by now."""
+        dispatch = self._out.pop(dispatch_id, None)
+        if dispatch is None:
+            return None
+        stage, tasks = dispatch.stage, dispatch.tasks
+        self.pace_of(stage).slow_down()
+        if len(tasks) > 1:
+            self._halve(stage, tasks)
+            return None
+        task = tasks[0]
+        deaths = self._deaths[task.index] = self._deaths.get(task.index, 0) + 1
+        if deaths > DEATHS_BEFORE_SOLO:
+            del self._deaths[task.index]
+            return task
+        if deaths == DEATHS_BEFORE_SOLO:
+            self._solo.append((stage, task))
+        else:
+            self._split.append((stage, tasks))
+        self.waiting += 1
+        return None
+
+    def divide(self, dispatch_id: int) -> Task | None:
+        """A chunk could not be carried there or back as a whole: try its halves. Gives the task if it was alone."""
+        dispatch = self._out.pop(dispatch_id, None)
+        if dispatch is None:
+            return None
+        if len(dispatch.tasks) == 1:
+            return dispatch.tasks[0]
+        self._halve(dispatch.stage, dispatch.tasks)
+        return None
+
+    def returned(self, dispatch_id: int) -> None:
+        """A chunk comes back unbegun: it waits again, and nobody is suspected."""
+        dispatch = self._out.pop(dispatch_id, None)
+        if dispatch is not None:
+            self._split.append((dispatch.stage, dispatch.tasks))
+            self.waiting += len(dispatch.tasks)
+
+    def _halve(self, stage: Stage, tasks: list[Task]) -> None:
+        middle = len(tasks) // 2
+        self._split.extend([(stage, tasks[:middle]), (stage, tasks[middle:])])
+        self.waiting += len(tasks)

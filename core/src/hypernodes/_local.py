@@ -1,0 +1,47 @@
+"""This machine as a place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hypernodes._backend import Backend, Session, engine_of, pair
+from hypernodes._engine import Engine
+
+__all__ = ["LocalBackend"]
+
+
+@dataclass(frozen=True)
+class LocalBackend(Backend):
+    """Run on this machine.
+
+    `engine` names an installed engine (`"threaded"`, `"multiprocess"`, ...) or is one. `node_execution` says how much
+    the nodes of one item may overlap, `map_execution` how much items may: `"sequential"`, `"async"` or `"parallel"`.
+    With neither, everything runs one after another; `"parallel"` without an engine means processes. `max_workers` bounds
+    node x map x nesting together; without it there is one worker for each core, four more than cores for threads, and
+    100 awaited at once for `"async"`.
+    """
+
+    name: ClassVar[str] = "local"
+    provides: ClassVar[frozenset[str]] = frozenset({"threads", "processes"})
+
+    engine: str | Engine | None = None
+    node_execution: str | None = None
+    map_execution: str | None = None
+    max_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        pair(self)
+
+    def open(self) -> Session:
+        return _LocalSession(bool(getattr(engine_of(self), "warm", False)))
+
+
+class _LocalSession(Session):
+    here: ClassVar[bool] = True
+
+    def __init__(self, warm: bool) -> None:
+        self.warm = warm
+
+    def close(self) -> None:
+        """Nothing of its own is open; what engines opened lies in the site."""

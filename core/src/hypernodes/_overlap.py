@@ -1,0 +1,210 @@
+"""The driver for an event loop: rows and nodes overlap while they await, within one bound."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+from hypernodes._blueprint import Blueprint, cut
+from hypernodes._engine import Feed
+from hypernodes._ledger import Dispatch
+from hypernodes._pace import Pace
+from hypernodes._plan import MapStep, Plan
+from hypernodes._program import ABORTS
+from hypernodes._schedule import Scheduler
+from hypernodes._task import Outcome, Reply, Stage, Task, failed_row
+from hypernodes._threads import ThreadPool
+
+__all__ = ["DEFAULT_CONCURRENCY", "in_thread", "overlap", "run_rows_overlapped"]
+
+DEFAULT_CONCURRENCY = 100
+"""How many things may be awaited at once when `max_workers` is not named."""
+
+_pool: contextvars.ContextVar[ThreadPool] = contextvars.ContextVar("hypernodes_thread_pool")
+
+
+async def in_thread(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call a plain function in a helper thread of the run, so that its waiting does not hold up the loop."""
+    return await asyncio.wrap_future(_pool.get().submit(contextvars.copy_context().run, function, *args, **kwargs))
+
+
+async def overlap(
+    stage: Stage, feed: Feed, *, limit: int, nodes: bool, items: bool, place: str
+) -> AsyncIterator[list[Outcome]]:
+    """Run the stage for each task of the feed on the running loop; outcomes come in batches as they are ready.
+
+    `limit` bounds what runs at once. `nodes` lets the nodes of one item overlap, `items` the items.
+    """
+    pool = ThreadPool(limit, "hypernodes-async")
+    token = _pool.set(pool)
+    done: list[Outcome] = []
+    news = asyncio.Event()
+    tasks: set[asyncio.Task[None]] = set()
+    loop = asyncio.get_running_loop()
+    feed.on_more(lambda: loop.call_soon_threadsafe(news.set))
+    finished = False
+    try:
+        blueprint = _blueprint(stage, fine=nodes, fans=items or nodes)
+        if blueprint.single is not None:
+            work = _Rows(blueprint.single, feed, limit if items else 1, done, news, tasks, place)
+        else:
+            work = _Units(blueprint, feed, limit, items, done, news, tasks, place)
+        while True:
+            news.clear()
+            work.advance()
+            if done:
+                batch, done[:] = list(done), []
+                yield batch
+                continue
+            if work.over():
+                break
+            await news.wait()
+            work.check()
+        finished = True
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        pool.shutdown(wait=finished, cancel_futures=True)
+        try:
+            _pool.reset(token)
+        except ValueError:
+            # The generator is being closed from another context, where this variable was never set.
+            news.clear()
+    if feed.error is not None:
+        raise feed.error
+
+
+async def run_rows_overlapped(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str) -> Reply:
+    """Run the stage for each row, one after another, while the nodes of a row overlap. For a pool's worker."""
+    import time
+
+    started = time.perf_counter()
+    values: list[tuple[Any, ...] | None] = [None] * len(rows)
+    failures = {}
+    feed = Feed(rows)
+    async for batch in overlap(stage, feed, limit=DEFAULT_CONCURRENCY, nodes=True, items=False, place=place):
+        for outcome in batch:
+            values[outcome.index] = outcome.values
+            if outcome.failure is not None:
+                failures[outcome.index] = (outcome.failure, outcome.step)
+    return Reply(values, failures, time.perf_counter() - started)
+
+
+def _blueprint(stage: Stage, *, fine: bool, fans: bool) -> Blueprint:
+    def inner_of(step: MapStep) -> Blueprint:
+        return _cut(step.path[-1], step.inner)
+
+    def _cut(name: str, plan: Plan | Stage) -> Blueprint:
+        return cut(name, plan.steps, plan.inputs, plan.outputs, fine=fine, is_fan=lambda _: fans, inner_of=inner_of)
+
+    return _cut(stage.name, stage)
+
+
+class _Work:
+    """What both ways of working share: the tasks that run, and an error that stops everything."""
+
+    def __init__(self, done: list[Outcome], news: asyncio.Event, tasks: set[asyncio.Task[None]], place: str) -> None:
+        self.done, self.news, self.tasks, self.place = done, news, tasks, place
+        self.stopped_by: BaseException | None = None
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.stopped_by = self.stopped_by or error
+        self.news.set()
+
+    def check(self) -> None:
+        if self.stopped_by is not None:
+            raise self.stopped_by
+
+    def advance(self) -> None:
+        raise NotImplementedError
+
+    def over(self) -> bool:
+        raise NotImplementedError
+
+
+class _Rows(_Work):
+    """Whole rows, each one coroutine: a few long-lived tasks take one row after another."""
+
+    def __init__(self, stage: Stage, feed: Feed, limit: int, *shared: Any) -> None:
+        super().__init__(*shared)
+        self.stage, self.feed, self.limit = stage, feed, limit
+        self.program = stage.program("threads", in_thread)
+        self.next: list[Task] = []
+        self.ahead = 4 * limit
+
+    def advance(self) -> None:
+        while len(self.tasks) < self.limit and self._draw():
+            self.spawn(self._worker(self.next.pop()))
+
+    def _draw(self) -> bool:
+        if not self.next and not self.feed.ended and self.feed.held < self.ahead:
+            self.next = self.feed.take(1)
+        return bool(self.next)
+
+    async def _worker(self, task: Task) -> None:
+        call, append, news = self.program.call, self.done.append, self.news
+        while True:
+            try:
+                append(Outcome(task.index, await call(*task.values)))
+            except (*ABORTS, asyncio.CancelledError):
+                raise
+            except BaseException as error:
+                append(Outcome(task.index, None, *failed_row(self.program, error, self.place)))
+            news.set()
+            if len(self.done) > self.ahead or not self._draw():
+                return
+            task = self.next.pop()
+
+    def over(self) -> bool:
+        return self.feed.ended and not self.tasks and not self.next
+
+
+class _Units(_Work):
+    """Rows cut into units: each unit is one coroutine, and the scheduler says which may start."""
+
+    def __init__(self, blueprint: Blueprint, feed: Feed, limit: int, items: bool, *shared: Any) -> None:
+        super().__init__(*shared)
+        self.feed, self.limit = feed, limit
+        self.scheduler = Scheduler(
+            blueprint, workers=limit, pace=lambda: Pace(0.0, 1), width=None if items else 1, place=self.place
+        )
+
+    def advance(self) -> None:
+        scheduler = self.scheduler
+        while True:
+            room = min(scheduler.room(), scheduler.ahead() - self.feed.held)
+            if room > 0 and not self.feed.ended:
+                scheduler.admit(self.feed.take(room))
+            while len(self.tasks) < self.limit and (dispatch := scheduler.take()) is not None:
+                self.spawn(self._run(dispatch))
+            outcomes = scheduler.outcomes()
+            self.done += outcomes
+            if not outcomes or self.done:
+                return
+
+    async def _run(self, dispatch: Dispatch) -> None:
+        program = dispatch.stage.program("threads", in_thread)
+        values: list[tuple[Any, ...] | None] = [None]
+        failures = {}
+        try:
+            values[0] = await program.call(*dispatch.tasks[0].values)
+        except (*ABORTS, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            failures[0] = failed_row(program, error, self.place)
+        self.scheduler.done(dispatch.id, Reply(values, failures))
+
+    def over(self) -> bool:
+        return self.feed.ended and not self.tasks and self.scheduler.idle

@@ -1,0 +1,326 @@
+"""The hot loop: steps compiled into one straight-line Python function, a line for each step.
+
+A call through such a function costs what hand-written Python costs (the ratios are in benchmarks/README.md): no
+dispatch, no dictionaries, no bookkeeping. Where a step failed is read from the line number of the exception's
+traceback, so that knowing it costs nothing until something fails.
+
+Three flavours exist. `"sync"` calls functions; `"inline"` is a coroutine function that awaits coroutine nodes and calls
+the others where it stands; `"threads"` awaits coroutine nodes and hands the others to helper threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import CodeType, FunctionType, TracebackType
+from typing import Any
+
+from hypernodes._errors import GraphError, OutputCountError
+from hypernodes._failure import Located
+from hypernodes._guard import guarded
+from hypernodes._plan import MapStep, Step
+
+__all__ = ["ABORTS", "IrregularRow", "Program", "compile_program", "is_async", "map_rows"]
+
+ABORTS = (KeyboardInterrupt, GeneratorExit)
+"""Raised to stop the run, not by an item: never turned into a failure."""
+
+Steps = Sequence[Step | MapStep]
+
+
+class IrregularRow(Exception):
+    """Raised by a generated row loop at a row whose keys are not those it was compiled for."""
+
+
+class Program:
+    """A generated function and what is needed to tell which step a line of it is."""
+
+    __slots__ = ("call", "code", "first_line", "read_line", "source", "steps")
+
+    def __init__(
+        self, call: Callable[..., Any], source: str, steps: Steps, first_line: int, read_line: int | None = None
+    ) -> None:
+        assert isinstance(call, FunctionType)
+        self.call: Callable[..., Any] = call
+        self.code: CodeType = call.__code__
+        self.source, self.steps, self.first_line, self.read_line = source, steps, first_line, read_line
+
+    def frame_of(self, error: BaseException) -> TracebackType | None:
+        """The entry of the exception's traceback that lies in this program."""
+        entry = error.__traceback__
+        while entry is not None and entry.tb_frame.f_code is not self.code:
+            entry = entry.tb_next
+        return entry
+
+    def locate(self, error: BaseException) -> Located | None:
+        """Which step raised, as a `Located`; None where the error arose outside the steps (an items iterator, say)."""
+        entry = self.frame_of(error)
+        if entry is None:
+            return None
+        at = entry.tb_lineno - self.first_line
+        if not 0 <= at < len(self.steps):
+            return None
+        if isinstance(error, Located):
+            return Located(error.error, error.path, error.items, at)
+        if entry.tb_next is not None:
+            # The traceback begins in the user's function: our own frames say nothing to them.
+            error.__traceback__ = entry.tb_next
+        path = self.steps[at].path
+        return Located(error, path, (None,) * len(path), at)
+
+
+def is_async(steps: Steps) -> bool:
+    """Whether any step, at any depth of maps, is a coroutine function."""
+    todo: list[Step | MapStep] = list(steps)
+    while todo:
+        step = todo.pop()
+        if isinstance(step, MapStep):
+            todo += step.inner.steps
+        elif step.node.is_async:
+            return True
+    return False
+
+
+def compile_program(
+    steps: Steps,
+    inputs: Sequence[tuple[str, int]],
+    outputs: Sequence[tuple[str, int]],
+    *,
+    shape: str = "tuple",
+    flavour: str = "sync",
+    loop: str | None = None,
+    mapped: Sequence[str] = (),
+    in_thread: Callable[..., Any] | None = None,
+    name: str = "pipeline",
+) -> Program:
+    """A function of `inputs` that runs `steps` and gives `outputs`.
+
+    `shape` is `"tuple"` (parameters are positional), `"dict"` or `"value"`. With `loop="rows"` the function takes
+    `(rows, append, **shared)` and appends the shaped result of each row, a dict with exactly the keys `mapped`; with
+    `loop="columns"` it takes `(rows, append, **shared)` where rows are tuples in the order of `mapped`.
+    """
+    prefix = "_"
+    while any(given.startswith(prefix) for given, _ in inputs):
+        prefix += "_"
+    positional = shape == "tuple"
+    spell = {slot: f"{prefix}{slot}" if positional else given for given, slot in inputs}
+    namespace: dict[str, Any] = {"__name__": "hypernodes.pipeline", f"{prefix}unpack": unpack}
+    if flavour == "threads":
+        namespace[f"{prefix}thread"] = in_thread
+    last_use = _last_use(steps, {slot for _, slot in outputs} | {slot for _, slot in inputs})
+    indent = "        " if loop else "    "
+    lines = [
+        indent + _line(at, step, spell, prefix, flavour, namespace) + _forget(last_use.get(at), spell)
+        for at, step in enumerate(steps)
+    ]
+    result = _result(shape, outputs, spell)
+    asynchronous = "async def" if flavour != "sync" else "def"
+    read_line = None
+    if loop is None:
+        head = [f"{asynchronous} {name}({', '.join(spell[slot] for _, slot in inputs)}):"]
+        tail = [f"    return {result}"]
+    else:
+        shared = [given for given, _ in inputs if given not in mapped]
+        head = [f"{asynchronous} {name}({', '.join([f'{prefix}rows', f'{prefix}append', *shared])}):"]
+        if loop == "rows":
+            head.append(f"    for {prefix}row in {prefix}rows:")
+            reads = [f"{given} = {prefix}row[{given!r}]" for given in mapped]
+            namespace[f"{prefix}Irregular"], namespace[f"{prefix}len"] = IrregularRow, len
+            check = f"if {prefix}len({prefix}row) != {len(mapped)}: raise {prefix}Irregular"
+            head.append(f"{indent}{check}")
+            head += [f"{indent}{'; '.join(reads) or 'pass'}"]
+            read_line = 3
+        else:
+            comma = "," if len(mapped) == 1 else ""
+            head.append(f"    for {', '.join(mapped)}{comma} in {prefix}rows:")
+        tail = [f"{indent}{prefix}append({result})"]
+    source = "\n".join([*head, *lines, *tail, ""])
+    filename = f"<hypernodes {steps[0].path[0] if steps else name}>"
+    exec(compile(source, filename, "exec", dont_inherit=True), namespace)
+    return Program(namespace[name], source, steps, len(head) + 1, read_line)
+
+
+def _line(
+    at: int, step: Step | MapStep, spell: dict[int, str], prefix: str, flavour: str, namespace: dict[str, Any]
+) -> str:
+    for slot in step.writes:
+        spell[slot] = f"{prefix}{slot}"
+    function = f"{prefix}f{at}"
+    if isinstance(step, MapStep):
+        asynchronous = flavour != "sync" and (flavour == "threads" or is_async(step.inner.steps))
+        thread = namespace.get(f"{prefix}thread")
+        namespace[function] = map_call(step, flavour, thread) if asynchronous else map_call(step, "sync", None)
+        arguments = [spell[slot] for slot in step.sources]
+        unpacks = False
+    else:
+        node = step.node
+        asynchronous = node.is_async
+        namespace[function] = guarded(node)
+        arguments = _arguments(step, spell)
+        unpacks = node.unpacks
+    call = f"{function}({', '.join(arguments)})"
+    if asynchronous:
+        call = f"await {call}"
+    elif flavour == "threads":
+        call = f"await {prefix}thread({', '.join([function, *arguments])})"
+    targets = [spell[slot] for slot in step.writes]
+    if isinstance(step, MapStep):
+        return f"{', '.join(targets)}{',' if len(targets) == 1 else ''} = {call}"
+    if unpacks:
+        namespace[f"{prefix}n{at}"] = step.node
+        return f"{', '.join(targets)}{',' if len(targets) == 1 else ''} = {prefix}unpack({call}, {prefix}n{at})"
+    return f"{targets[0]} = {call}"
+
+
+def _arguments(step: Step, spell: dict[int, str]) -> list[str]:
+    reads, arguments, positional = dict(step.reads), [], True
+    for parameter in step.node.parameters:
+        slot = reads.get(parameter.name)
+        if slot is None:
+            # A default stands here: what follows must be passed by name.
+            positional = False
+        elif positional and not parameter.keyword_only:
+            arguments.append(spell[slot])
+        else:
+            arguments.append(f"{parameter.name}={spell[slot]}")
+    return arguments
+
+
+def _last_use(steps: Steps, kept: set[int]) -> dict[int, list[int]]:
+    """For each step the slots that nothing after it reads and nobody asked for: their values are let go."""
+    last: dict[int, int] = {}
+    for at, step in enumerate(steps):
+        for slot in (*step.sources, *step.writes):
+            if slot not in kept:
+                last[slot] = at
+    ends: dict[int, list[int]] = {}
+    for slot, at in last.items():
+        ends.setdefault(at, []).append(slot)
+    return ends
+
+
+def _forget(slots: list[int] | None, spell: dict[int, str]) -> str:
+    return f"; del {', '.join(spell[slot] for slot in slots)}" if slots else ""
+
+
+def _result(shape: str, outputs: Sequence[tuple[str, int]], spell: dict[int, str]) -> str:
+    if shape == "value":
+        return spell[outputs[0][1]]
+    if shape == "dict":
+        return "{" + ", ".join(f"{name!r}: {spell[slot]}" for name, slot in outputs) + "}"
+    return "(" + "".join(f"{spell[slot]}, " for _, slot in outputs) + ")"
+
+
+def unpack(value: Any, node: Any) -> Any:
+    if isinstance(value, tuple | list) and len(value) == len(node.outputs):
+        return value
+    count = len(node.outputs)
+    if isinstance(value, tuple | list):
+        got = f"{len(value)} value{'' if len(value) == 1 else 's'}"
+    else:
+        got = f"a {type(value).__qualname__}, not a tuple"
+    names = ", ".join(f"'{name}'" for name in node.outputs)
+    raise OutputCountError(f"node '{node.name}' declares {count} output{'' if count == 1 else 's'} ({names}) but returned {got}")
+
+
+def map_rows(step: MapStep, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    """The inner inputs of each row of a mapped step, from the values of its sources.
+
+    Raises `GraphError` (a ValueError) for a value that is no list of items, or for unequal lengths under zip.
+    """
+    names = [name for name, _ in step.inner.inputs]
+    columns = [as_items(values[at], f"{' > '.join(step.path)}: map_over {names[at]!r}") for at in step.mapped]
+    return rows_of(list(values), step.mapped, columns, [names[at] for at in step.mapped], step.mode, " > ".join(step.path))
+
+
+def rows_of(
+    base: list[Any], positions: Sequence[int], columns: list[list[Any]], names: list[str], mode: str, owner: str
+) -> Iterator[tuple[Any, ...]]:
+    """`base` once for each combination of the columns, with their elements at `positions`."""
+    combine = check_lengths(columns, names, mode, owner)
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for combination in combine:
+            for at, element in zip(positions, combination, strict=True):
+                base[at] = element
+            yield tuple(base)
+
+    return rows()
+
+
+def check_lengths(columns: list[list[Any]], names: list[str], mode: str, owner: str) -> Iterator[tuple[Any, ...]]:
+    """The combinations of the columns: item by item (lengths must agree), or all of them."""
+    if mode == "product":
+        return itertools.product(*columns)
+    lengths = {name: len(column) for name, column in zip(names, columns, strict=True)}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"'{name}' has {length}" for name, length in lengths.items())
+        raise GraphError(f"{owner}: cannot zip lists of unequal lengths: {told}; use map_mode='product' for all pairs")
+    return zip(*columns, strict=True)
+
+
+def as_items(value: Any, owner: str) -> list[Any]:
+    """A mapped value as a list; strings, bytes, mappings and single values are refused by name."""
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, str | bytes | bytearray | Mapping):
+        try:
+            return list(value)
+        except TypeError:
+            # Not iterable: the sentence below says so.
+            pass
+    raise GraphError(f"{owner} takes a list of items, not a {type(value).__qualname__}")
+
+
+def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) -> Callable[..., Any]:
+    """A function of the step's sources that runs its inner plan for each row, one after another."""
+    inner = step.inner
+    program = compile_program(
+        inner.steps, inner.inputs, inner.outputs, flavour=flavour, in_thread=in_thread, name="mapped"
+    )
+    call, width, depth = program.call, len(inner.outputs), len(step.path) - 1
+
+    def located(error: BaseException, index: int) -> Located | None:
+        found = program.locate(error)
+        return found and Located(found.error, found.path, with_index(found.items, depth, index), found.step)
+
+    if flavour == "sync":
+
+        def run(*values: Any) -> Any:
+            results: list[tuple[Any, ...]] = []
+            append = results.append
+            try:
+                for row in map_rows(step, values):
+                    append(call(*row))
+            except ABORTS:
+                raise
+            except BaseException as error:
+                raise (located(error, len(results)) or error) from None
+            return columns_of(results, width)
+
+        return run
+
+    async def run_async(*values: Any) -> Any:
+        results: list[tuple[Any, ...]] = []
+        try:
+            for row in map_rows(step, values):
+                results.append(await call(*row))
+        except ABORTS:
+            raise
+        except BaseException as error:
+            raise (located(error, len(results)) or error) from None
+        return columns_of(results, width)
+
+    return run_async
+
+
+def with_index(items: tuple[int | None, ...], depth: int, index: int) -> tuple[int | None, ...]:
+    """`items` with the index of a mapped level put in."""
+    return (*items[:depth], index, *items[depth + 1 :])
+
+
+def columns_of(rows: list[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Rows of results as one list for each output; lists even when there are no rows."""
+    if not rows:
+        return [[] for _ in range(width)]
+    return [list(column) for column in zip(*rows, strict=True)]

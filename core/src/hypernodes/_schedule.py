@@ -1,0 +1,365 @@
+"""The scheduler: rows of a pipeline, cut into units, handed out as chunks and put together again.
+
+A pure state machine over the ledger: rows and replies go in, chunks and outcomes come out. It has no clock, no
+threads and does no I/O, so a simulator can drive it through worker deaths, late and doubled messages, and
+interrupts, by the tens of thousands (tests/test_simulation.py). Every driver uses this one.
+
+A failure is chosen as a run of one step after another would meet it: when a step fails, later ones of its row are
+dropped while earlier ones go on, and the earliest failure is the row's. The same holds for the rows of a fan.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from hypernodes._blueprint import Blueprint, Unit
+from hypernodes._errors import GraphError
+from hypernodes._failure import Failure, describe
+from hypernodes._ledger import Dispatch, Ledger
+from hypernodes._pace import Pace
+from hypernodes._plan import MapStep
+from hypernodes._program import columns_of, map_rows, with_index
+from hypernodes._task import Outcome, Reply, Stage, Task
+
+__all__ = ["Scheduler", "common_path"]
+
+
+def common_path(stage: Stage) -> tuple[str, ...]:
+    """The path to a stage's only node, or to the innermost pipeline that holds all of its nodes."""
+    if len(stage.steps) == 1:
+        return stage.steps[0].path
+    paths = [step.path[:-1] for step in stage.steps]
+    return tuple(names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, zip(*paths)))  # noqa: B905
+
+
+class _Frame:
+    """One row of a blueprint with several units, under way."""
+
+    __slots__ = ("blueprint", "fail_at", "failure", "fan", "index", "running", "values", "waits")
+
+    def __init__(self, blueprint: Blueprint, fan: _Fan, index: int, values: tuple[Any, ...]) -> None:
+        self.blueprint, self.fan, self.index = blueprint, fan, index
+        self.values: dict[int, Any] = dict(zip(blueprint.inputs, values, strict=True))
+        self.waits = [unit.waits for unit in blueprint.units]
+        self.running = 0
+        self.fail_at: int | None = None
+        self.failure: Failure | None = None
+
+    def dead(self, first: int) -> bool:
+        """Whether a unit whose earliest step is `first` has become pointless."""
+        if self.fail_at is not None and first > self.fail_at:
+            return True
+        return self.fan.dead(self.index)
+
+
+class _Fan:
+    """Rows of one blueprint that belong together: those of a mapped step of a frame, or the run's own items."""
+
+    __slots__ = ("blueprint", "frame", "failed", "failure", "open", "results", "rows", "unit")
+
+    def __init__(self, blueprint: Blueprint, frame: _Frame | None = None, unit: Unit | None = None) -> None:
+        self.blueprint, self.frame, self.unit = blueprint, frame, unit
+        self.rows: Iterator[tuple[Any, ...]] | None = None
+        self.results: list[tuple[Any, ...] | None] = []
+        self.open = 0
+        self.failed: int | None = None
+        self.failure: Failure | None = None
+
+    def dead(self, index: int) -> bool:
+        if self.failed is not None and index > self.failed:
+            return True
+        return self.frame is not None and self.unit is not None and self.frame.dead(self.unit.first)
+
+
+class Scheduler:
+    """Rows in, chunks out, replies in, outcomes out.
+
+    `workers` is how many chunks can run at once. `width` bounds how many rows of one map may be under way together;
+    None leaves it to the pace of the work. `pace` makes the rule for the size of chunks.
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        *,
+        workers: int,
+        pace: Callable[[], Pace],
+        width: int | None = None,
+        place: str = "",
+    ) -> None:
+        self.workers, self.width, self.place = workers, width, place
+        self._flat = blueprint.single
+        self._root = _Fan(blueprint)
+        self._owners: dict[int, tuple[_Fan, int] | tuple[_Frame, Unit]] = {}
+        self._fans: deque[_Fan] = deque()
+        self._serial = 0
+        self._outcomes: list[Outcome] = []
+        self._stopped_at: int | None = None
+        self._open = 0
+        flat = self._flat is not None
+        self.ledger = Ledger(workers, pace, self._flat_is_live if flat else self._is_live)
+
+    # -- what the driver asks
+
+    @property
+    def open(self) -> int:
+        """How many of the run's own rows are under way."""
+        return self._open
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, nothing is out and every outcome has been collected."""
+        return self._open == 0 and not self._outcomes
+
+    def room(self) -> int:
+        """How many more rows it would take now: enough to keep the workers busy, not more."""
+        if self._stopped_at is not None:
+            return 0
+        if self.width is not None:
+            return max(0, self.width - self._open)
+        stage = self._flat
+        size = self.ledger.pace_of(stage).size if stage is not None else 1
+        return max(0, 2 * self.workers * size - self.ledger.waiting)
+
+    def ahead(self) -> int:
+        """How many outcomes may wait for an earlier one before no more rows are drawn."""
+        stage = self._flat
+        return 4 * self.workers * (self.ledger.pace_of(stage).size if stage is not None else 4)
+
+    def admit(self, tasks: Iterable[Task]) -> None:
+        """Begin rows; each task's index names its outcome."""
+        if self._flat is not None:
+            batch = list(tasks)
+            self._open += len(batch)
+            self.ledger.put(self._flat, batch)
+            return
+        for task in tasks:
+            self._open += 1
+            self._begin(self._root, task.index, task.values)
+
+    def take(self) -> Dispatch | None:
+        """The next chunk for a worker, or None."""
+        while self._fans and self.ledger.waiting < self._enough(self._fans[0]):
+            self._spread(self._fans[0])
+        dispatch = self.ledger.take()
+        while dispatch is None and self._fans and not self.ledger.out:
+            self._spread(self._fans[0])
+            dispatch = self.ledger.take()
+        return dispatch
+
+    def outcomes(self) -> list[Outcome]:
+        """The rows that came to an end since the last call, in the order in which they did."""
+        done, self._outcomes = self._outcomes, []
+        return done
+
+    def stop(self, after: int) -> None:
+        """Take no more rows, and drop those with a higher index than `after` that are not out yet."""
+        self._stopped_at = after if self._stopped_at is None else min(after, self._stopped_at)
+        self._root.failed = self._stopped_at
+
+    # -- what the driver tells
+
+    def done(self, dispatch_id: int, reply: Reply) -> None:
+        """A chunk came back."""
+        dispatch = self.ledger.done(dispatch_id, reply.seconds)
+        if dispatch is None:
+            return
+        if self._flat is not None:
+            failures = reply.failures
+            append = self._outcomes.append
+            self._open -= len(dispatch.tasks)
+            for at, (task, values) in enumerate(zip(dispatch.tasks, reply.values, strict=True)):
+                append(Outcome(task.index, values) if at not in failures else Outcome(task.index, None, *failures[at]))
+            return
+        for at, (task, values) in enumerate(zip(dispatch.tasks, reply.values, strict=True)):
+            failed = reply.failures.get(at)
+            self._settle(task, values, failed and (failed[0], dispatch.stage.indices[failed[1]]))
+
+    def lost(self, dispatch_id: int, error: BaseException) -> None:
+        """The worker of a chunk died while it ran it."""
+        dispatch = self.ledger.dispatched(dispatch_id)
+        task = self.ledger.lost(dispatch_id)
+        if task is not None and dispatch is not None:
+            self._blame(dispatch.stage, task, error)
+
+    def refused(self, dispatch_id: int, error_of: Callable[[Stage, Task], BaseException]) -> None:
+        """A chunk could not be carried there or back; it is divided until the row at fault is alone."""
+        dispatch = self.ledger.dispatched(dispatch_id)
+        task = self.ledger.divide(dispatch_id)
+        if task is not None and dispatch is not None:
+            self._blame(dispatch.stage, task, error_of(dispatch.stage, task))
+
+    def returned(self, dispatch_id: int) -> None:
+        """A chunk comes back unbegun."""
+        self.ledger.returned(dispatch_id)
+
+    # -- rows of blueprints
+
+    def _enough(self, fan: _Fan) -> int:
+        """How many waiting tasks keep the workers busy with this fan's rows."""
+        stage = fan.blueprint.single
+        return 2 * self.workers * (self.ledger.pace_of(stage).size if stage is not None else 1)
+
+    def _blame(self, stage: Stage, task: Task, error: BaseException) -> None:
+        path = common_path(stage)
+        failure = describe(error, path, (None,) * len(path), self.place)
+        if self._flat is not None:
+            self._open -= 1
+            self._outcomes.append(Outcome(task.index, None, failure))
+        else:
+            self._settle(task, None, (failure, stage.indices[0]))
+
+    def _flat_is_live(self, task: Task) -> bool:
+        if self._stopped_at is None or task.index <= self._stopped_at:
+            return True
+        self._open -= 1
+        return False
+
+    def _is_live(self, task: Task) -> bool:
+        owner, what = self._owners[task.index]
+        if isinstance(owner, _Fan):
+            assert isinstance(what, int)
+            if not owner.dead(what):
+                return True
+            del self._owners[task.index]
+            self._row_over(owner, what, None, None)
+        else:
+            assert isinstance(what, Unit)
+            if not owner.dead(what.first):
+                return True
+            del self._owners[task.index]
+            self._unit_over(owner)
+        return False
+
+    def _send(self, stage: Stage, values: tuple[Any, ...], owner: Any, what: Any, *, first: bool) -> None:
+        self._serial += 1
+        self._owners[self._serial] = (owner, what)
+        self.ledger.put(stage, (Task(self._serial, values),), first=first)
+
+    def _begin(self, fan: _Fan, index: int, values: tuple[Any, ...]) -> None:
+        fan.open += 1
+        blueprint = fan.blueprint
+        if blueprint.single is not None:
+            self._send(blueprint.single, values, fan, index, first=False)
+            return
+        frame = _Frame(blueprint, fan, index, values)
+        frame.running += 1
+        for unit in blueprint.units:
+            if not unit.waits:
+                self._start(frame, unit)
+        self._unit_over(frame)
+
+    def _start(self, frame: _Frame, unit: Unit) -> None:
+        if frame.dead(unit.first):
+            return
+        frame.running += 1
+        values = tuple([frame.values[slot] for slot in unit.reads])
+        if unit.stage is not None:
+            self._send(unit.stage, values, frame, unit, first=False)
+            return
+        assert unit.inner is not None and unit.fan is not None
+        fan = _Fan(unit.inner, frame, unit)
+        try:
+            fan.rows = map_rows(unit.fan, values)
+        except GraphError as error:
+            path = unit.fan.path
+            self._unit_failed(frame, describe(error, path, (None,) * len(path), self.place), unit.first)
+            self._unit_over(frame)
+            return
+        self._fans.appendleft(fan)
+
+    def _spread(self, fan: _Fan) -> None:
+        """Begin the next row of a fan; the fan leaves the line when it has no more or may not have more now."""
+        if fan.rows is not None and self.width is not None and fan.open >= self.width:
+            self._fans.remove(fan)
+            return
+        assert fan.frame is not None
+        index = len(fan.results)
+        row = None if fan.rows is None or fan.dead(index) else next(fan.rows, None)
+        if row is None:
+            fan.rows = None
+            self._fans.remove(fan)
+            if not fan.open:
+                self._fan_over(fan)
+            return
+        fan.results.append(None)
+        self._begin(fan, index, row)
+
+    def _settle(self, task: Task, values: tuple[Any, ...] | None, failed: tuple[Failure, int] | None) -> None:
+        entry = self._owners.pop(task.index, None)
+        if entry is None:
+            return
+        owner, what = entry
+        if isinstance(owner, _Fan):
+            assert isinstance(what, int)
+            self._row_over(owner, what, values, failed)
+            return
+        assert isinstance(what, Unit)
+        if failed:
+            self._unit_failed(owner, *failed)
+        else:
+            assert values is not None
+            self._unit_made(owner, what, values)
+        self._unit_over(owner)
+
+    def _unit_made(self, frame: _Frame, unit: Unit, values: Iterable[Any]) -> None:
+        frame.values.update(zip(unit.writes, values, strict=True))
+        for at in unit.readers:
+            frame.waits[at] -= 1
+            if not frame.waits[at]:
+                self._start(frame, frame.blueprint.units[at])
+
+    @staticmethod
+    def _unit_failed(frame: _Frame, failure: Failure, step: int) -> None:
+        if frame.fail_at is None or step < frame.fail_at:
+            frame.fail_at, frame.failure = step, failure
+
+    def _unit_over(self, frame: _Frame) -> None:
+        frame.running -= 1
+        if frame.running:
+            return
+        if frame.failure is not None:
+            assert frame.fail_at is not None
+            self._row_over(frame.fan, frame.index, None, (frame.failure, frame.fail_at))
+        elif frame.fan.dead(frame.index):
+            self._row_over(frame.fan, frame.index, None, None)
+        else:
+            made = tuple([frame.values[slot] for slot in frame.blueprint.outputs])
+            self._row_over(frame.fan, frame.index, made, None)
+
+    def _row_over(
+        self, fan: _Fan, index: int, values: tuple[Any, ...] | None, failed: tuple[Failure, int] | None
+    ) -> None:
+        fan.open -= 1
+        if fan is self._root:
+            self._open -= 1
+            if values is not None or failed:
+                self._outcomes.append(Outcome(index, values) if not failed else Outcome(index, None, *failed))
+            return
+        if failed:
+            if fan.failed is None or index < fan.failed:
+                fan.failed, fan.failure = index, failed[0]
+        else:
+            fan.results[index] = values
+        if fan.rows is not None:
+            if self.width is not None and fan not in self._fans:
+                self._fans.appendleft(fan)
+        elif not fan.open:
+            self._fan_over(fan)
+
+    def _fan_over(self, fan: _Fan) -> None:
+        frame, unit = fan.frame, fan.unit
+        assert frame is not None and unit is not None and isinstance(unit.fan, MapStep)
+        if fan.failure is not None and fan.failed is not None:
+            failure = fan.failure
+            depth = len(unit.fan.path) - 1
+            items = with_index(failure.items, depth, fan.failed) if len(failure.items) > depth else failure.items
+            self._unit_failed(frame, replace(failure, items=items), unit.first)
+        elif not frame.dead(unit.first):
+            done = [row for row in fan.results if row is not None]
+            self._unit_made(frame, unit, columns_of(done, len(unit.writes)))
+        self._unit_over(frame)

@@ -1,0 +1,161 @@
+"""The unit of work: a stage of steps for some rows, and what comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hypernodes._failure import Failure
+from hypernodes._guard import guarded
+from hypernodes._plan import MapStep, Step
+from hypernodes._program import ABORTS, Program, compile_program, is_async, unpack
+
+__all__ = ["Outcome", "Reply", "Stage", "Task", "failed_row", "run_rows", "run_step", "run_task"]
+
+
+class Task(NamedTuple):
+    """One row for a stage: its number, and the values of the stage's inputs in their order."""
+
+    index: int
+    values: tuple[Any, ...]
+
+
+class Outcome(NamedTuple):
+    """What came of a task: the values of the stage's outputs in their order, or a failure.
+
+    `step` is the index, within the stage, of the step that failed.
+    """
+
+    index: int
+    values: tuple[Any, ...] | None
+    failure: Failure | None = None
+    step: int = 0
+
+
+class Reply(NamedTuple):
+    """What came of several rows: a tuple of outputs for each, None where it failed, and the failures by position.
+
+    Each failure goes with the index of its step within the stage. `seconds` is how long the rows took, for pacing.
+    """
+
+    values: list[tuple[Any, ...] | None]
+    failures: dict[int, tuple[Failure, int]]
+    seconds: float = 0.0
+
+
+class Stage:
+    """Steps that run in one place without leaving it, with the values that enter and leave.
+
+    `inputs` and `outputs` are (name, slot) pairs. `indices` are the positions of the steps in the plan they are from.
+    """
+
+    __slots__ = ("_programs", "indices", "inputs", "is_async", "name", "outputs", "packed", "steps")
+
+    def __init__(
+        self,
+        name: str,
+        steps: Sequence[Step | MapStep],
+        inputs: Sequence[tuple[str, int]],
+        outputs: Sequence[tuple[str, int]],
+        indices: Sequence[int] | None = None,
+    ) -> None:
+        self.name = name
+        self.steps = tuple(steps)
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.indices = tuple(range(len(self.steps))) if indices is None else tuple(indices)
+        self.is_async = is_async(self.steps)
+        self._programs: dict[str, Program] = {}
+        self.packed: tuple[str, bytes] | None = None
+
+    def program(self, flavour: str, in_thread: Any = None) -> Program:
+        """The stage as one positional function that returns a tuple; compiled once for each flavour."""
+        found = self._programs.get(flavour)
+        if found is None:
+            found = compile_program(self.steps, self.inputs, self.outputs, flavour=flavour, in_thread=in_thread)
+            self._programs[flavour] = found
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Stage, (self.name, self.steps, self.inputs, self.outputs, self.indices)
+
+    def __repr__(self) -> str:
+        return f"<stage of '{self.name}': {', '.join(step.path[-1] for step in self.steps)}>"
+
+
+def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> Reply:
+    """Run the stage for each row, one after another; a row that fails does not stop the next.
+
+    Coroutine nodes are awaited on one event loop for all rows. KeyboardInterrupt is not caught.
+    """
+    started = time.perf_counter()
+    values: list[tuple[Any, ...] | None] = []
+    failures: dict[int, tuple[Failure, int]] = {}
+    if stage.is_async:
+        from hypernodes._loops import run_coroutine
+
+        run_coroutine(_run_rows_async(stage, rows, place, values, failures))
+    else:
+        program = stage.program("sync")
+        call = program.call
+        for row in rows:
+            try:
+                values.append(call(*row))
+            except ABORTS:
+                raise
+            except BaseException as error:
+                failures[len(values)] = failed_row(program, error, place)
+                values.append(None)
+    return Reply(values, failures, time.perf_counter() - started)
+
+
+async def _run_rows_async(
+    stage: Stage,
+    rows: Sequence[tuple[Any, ...]],
+    place: str,
+    values: list[tuple[Any, ...] | None],
+    failures: dict[int, tuple[Failure, int]],
+) -> None:
+    program = stage.program("inline")
+    for row in rows:
+        try:
+            values.append(await program.call(*row))
+        except ABORTS:
+            raise
+        except BaseException as error:
+            failures[len(values)] = failed_row(program, error, place)
+            values.append(None)
+
+
+def failed_row(program: Program, error: BaseException, place: str) -> tuple[Failure, int]:
+    """A row's exception as a failure and the index of its step; raises it again if no step raised it."""
+    located = program.locate(error)
+    if located is None:
+        raise error
+    return located.failure(place), located.step
+
+
+def run_task(stage: Stage, task: Task, place: str = "") -> Outcome:
+    """Run the stage for one task. A node that raises gives an outcome with a failure, never an exception."""
+    reply = run_rows(stage, [task.values], place)
+    failed = reply.failures.get(0)
+    if failed:
+        return Outcome(task.index, None, *failed)
+    return Outcome(task.index, reply.values[0])
+
+
+def run_step(step: Step, arguments: dict[str, Any]) -> tuple[Any, ...]:
+    """Call one step's node by parameter name, with its retries and timeout; the values of its outputs as a tuple.
+
+    For engines that schedule single steps themselves. Raises what the node raises.
+    """
+    node = step.node
+    value = guarded(node)(**arguments)
+    if node.is_async:
+        from hypernodes._loops import run_coroutine
+
+        value = run_coroutine(value)
+    if not node.unpacks:
+        return (value,)
+    return tuple(unpack(value, node))

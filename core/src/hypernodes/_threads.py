@@ -1,0 +1,83 @@
+"""A thread pool that can be left behind.
+
+The standard library's pool waits for its threads when the program ends, however long they block, so Ctrl-C during a
+30-second request would take 30 seconds. These threads are daemons: `shutdown(wait=False)` lets go of them at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from hypernodes._engine import mark_worker
+from hypernodes._loops import close_thread_loop, keep_thread_loop
+
+__all__ = ["ThreadPool"]
+
+T = TypeVar("T")
+
+Work = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class ThreadPool(Executor):
+    """At most `workers` daemon threads, started as they are needed."""
+
+    def __init__(self, workers: int, name: str = "hypernodes") -> None:
+        self.workers, self.name = workers, name
+        self._work: SimpleQueue[Work | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("this thread pool has been shut down")
+            self._work.put((future, fn, args, kwargs))
+            if not self._idle.acquire(blocking=False) and len(self._threads) < self.workers:
+                thread = threading.Thread(
+                    target=self._run, name=f"{self.name}-{len(self._threads)}", daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+        return future
+
+    def _run(self) -> None:
+        mark_worker()
+        keep_thread_loop()
+        try:
+            while (work := self._work.get()) is not None:
+                future, fn, args, kwargs = work
+                if future.set_running_or_notify_cancel():
+                    try:
+                        result = fn(*args, **kwargs)
+                    except BaseException as error:
+                        future.set_exception(error)
+                    else:
+                        future.set_result(result)
+                        del result
+                del future, fn, args, kwargs, work
+                self._idle.release()
+        finally:
+            close_thread_loop()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work; with `wait` the threads end before this returns, without it they end on their own."""
+        with self._lock:
+            self._closed = True
+            threads = list(self._threads)
+            if cancel_futures:
+                while not self._work.empty():
+                    work = self._work.get()
+                    if work is not None:
+                        work[0].cancel()
+            for _ in threads:
+                self._work.put(None)
+        if wait:
+            for thread in threads:
+                thread.join()

@@ -1,0 +1,108 @@
+"""The type check between nodes: only a clear mismatch is one, so it never cries wolf.
+
+Two annotations clash when both are plain classes (or generics over plain classes, compared by the class alone) and
+neither is a subclass of the other. Everything else - `Any`, unions, type variables, protocols, literals, strings that
+cannot be resolved - passes, because it may well be right.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from hypernodes._errors import TypeMismatchError
+from hypernodes._graph import Graph
+from hypernodes._nest import NestedPipeline
+from hypernodes._node import GraphNode, Node
+
+__all__ = ["check_types"]
+
+_UNKNOWN = object()
+_TOWER = {bool: (int, float, complex), int: (float, complex), float: (complex,)}
+
+
+def check_types(graph: Graph) -> None:
+    """Raise `TypeMismatchError` where what one node returns can clearly not be what another takes."""
+    for reader in graph.nodes:
+        for parameter in reader.parameters:
+            at = graph.producers.get(parameter.name)
+            if at is None:
+                continue
+            maker = graph.nodes[at]
+            made, taken = _output(maker, parameter.name), _input(reader, parameter.name)
+            if made is not taken and _clash(made, taken):
+                raise TypeMismatchError(
+                    f"pipeline '{graph.name}': node '{maker.name}' returns '{parameter.name}' as {_name(made)}, but node "
+                    f"'{reader.name}' takes '{parameter.name}' as {_name(taken)}; correct an annotation, or switch the "
+                    "check off with Pipeline(..., check_types=False)"
+                )
+
+
+def _output(node: GraphNode, name: str) -> Any:
+    while isinstance(node, NestedPipeline):
+        if node.map_over:
+            return _UNKNOWN
+        name = next(inner for inner, outer in node.outer_names.items() if outer == name)
+        graph = node.pipeline.graph
+        node = graph.nodes[graph.producers[name]]
+    if not isinstance(node, Node):
+        return _UNKNOWN
+    hint = _hint(node.func, "return")
+    if not node.unpacks:
+        return hint
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple and len(parts) == len(node.outputs) and ... not in parts:
+        return parts[node.outputs.index(name)]
+    return _UNKNOWN
+
+
+def _input(node: GraphNode, name: str) -> Any:
+    return _hint(node.func, name) if isinstance(node, Node) else _UNKNOWN
+
+
+def _hint(func: Callable[..., Any], name: str) -> Any:
+    annotations = getattr(func, "__annotations__", None)
+    if not annotations or name not in annotations:
+        return _UNKNOWN
+    hint = annotations[name]
+    if isinstance(hint, str):
+        module = sys.modules.get(getattr(func, "__module__", ""), None)
+        plain = getattr(module, hint, None) or getattr(typing, "__builtins__", {}).get(hint)
+        if isinstance(plain, type) and hint.isidentifier():
+            return plain
+        try:
+            hint = typing.get_type_hints(func).get(name, _UNKNOWN)
+        except Exception:
+            # An annotation that cannot be evaluated says nothing; it is not ours to refuse.
+            return _UNKNOWN
+    return hint
+
+
+def _clash(made: Any, taken: Any) -> bool:
+    if made is None:
+        made = type(None)
+    if taken is None:
+        taken = type(None)
+    source, target = _class(made), _class(taken)
+    if source is None or target is None or issubclass(source, target) or issubclass(target, source):
+        return False
+    return target not in _TOWER.get(source, ())
+
+
+def _class(hint: Any) -> type | None:
+    """The plain class of an annotation, or None where the annotation says something subtler."""
+    if isinstance(hint, types.GenericAlias) or type(hint) is getattr(typing, "_GenericAlias", None):
+        hint = typing.get_origin(hint)
+    if not isinstance(hint, type) or hint is object or getattr(hint, "_is_protocol", False):
+        return None
+    if hint.__module__ == "typing" or typing.is_typeddict(hint):
+        return None
+    # A class with its own idea of what is a subclass (an ABC, a numeric kind) cannot be judged from outside.
+    return hint if type(hint) is type else None
+
+
+def _name(hint: Any) -> str:
+    return hint.__qualname__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)

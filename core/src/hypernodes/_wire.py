@@ -1,0 +1,281 @@
+"""Both ends of a crossing: rows packed here, received and run there, and what came of them unpacked here again.
+
+A request is a list of frames. The first is a header in JSON: format, hypernodes and Python version, compared before
+anything is unpickled. Then come the pickled rows and, apart, their large buffers (pickle protocol 5), which a
+transport may carry without copying. A stage's functions are pickled once and known by their digest. A place that
+carries nothing but one `bytes` gets the frames joined.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import struct
+import sys
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hypernodes._context import Context
+from hypernodes._diagnose import culprit
+from hypernodes._errors import RemoteError, UnsendableError, VersionMismatchError
+from hypernodes._failure import Failure, text_of
+from hypernodes._task import Reply, Stage, Task, run_rows
+
+__all__ = [
+    "join",
+    "pack_rows",
+    "pack_stage",
+    "receive",
+    "receive_frames",
+    "split",
+    "unpack_reply",
+    "why_unsendable",
+]
+
+FORMAT = 1
+STAGES_KEPT = 16
+
+Buffer = bytes | bytearray | memoryview
+
+_stages: OrderedDict[str, Stage] = OrderedDict()
+
+
+def versions() -> dict[str, Any]:
+    from hypernodes._version import __version__
+
+    return {"format": FORMAT, "hypernodes": __version__, "python": list(sys.version_info[:2])}
+
+
+def dumps(value: Any, buffers: list[Any] | None = None) -> bytes:
+    """Pickle by cloudpickle: what `__main__` and notebooks define goes by value."""
+    import cloudpickle
+
+    callback = None if buffers is None else buffers.append
+    pickled: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=callback)
+    return pickled
+
+
+# -- this side
+
+
+def pack_stage(stage: Stage) -> tuple[str, bytes]:
+    """The digest and the pickle of a stage, made once. Raises `UnsendableError` naming the node and the part at fault."""
+    if stage.packed is None:
+        try:
+            blob = dumps(stage)
+        except Exception as error:
+            raise _unsendable_stage(stage, error) from error
+        stage.packed = (hashlib.blake2b(blob, digest_size=16).hexdigest(), blob)
+    return stage.packed
+
+
+def pack_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], context: Context, engine: Any = None) -> list[Buffer]:
+    """A request for `stage` to run `rows`. Raises whatever pickling a row raises."""
+    digest, _ = pack_stage(stage)
+    buffers: list[Any] = []
+    body = dumps((list(rows), engine), buffers)
+    header = {**versions(), "stage": digest, "context": context.to_json()}
+    return [json.dumps(header).encode(), body, *(buffer.raw() for buffer in buffers)]
+
+
+def unpack_reply(frames: Sequence[Buffer]) -> Reply:
+    """What came of a request. Raises what the far side could not even begin with, or what unpickling raises."""
+    head = json.loads(bytes(frames[0]))
+    if head["status"] == "mismatch":
+        raise VersionMismatchError(head["why"])
+    if head["status"] == "unreadable":
+        raise UnsendableError(head["why"])
+    values, failures = pickle.loads(frames[1], buffers=frames[2:])
+    return Reply(values, failures, head["seconds"])
+
+
+def join(frames: Sequence[Buffer]) -> bytes:
+    """Frames as one `bytes`."""
+    sizes = [memoryview(frame).nbytes for frame in frames]
+    return b"".join([struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes), *frames])
+
+
+def split(payload: Buffer) -> list[memoryview]:
+    """The frames of a joined payload, without copying; writable where the payload is."""
+    view = memoryview(payload)
+    (count,) = struct.unpack_from("<I", view)
+    sizes = struct.unpack_from(f"<{count}Q", view, 4)
+    frames, start = [], 4 + 8 * count
+    for size in sizes:
+        frames.append(view[start : start + size])
+        start += size
+    return frames
+
+
+def why_unsendable(stage: Stage, task: Task, reason: BaseException) -> UnsendableError:
+    """The error for the one row that could not be carried: which input, or that it was a result."""
+    for (name, _), value in zip(stage.inputs, task.values, strict=True):
+        try:
+            pickle.loads(dumps(value))
+        except Exception as error:
+            found = culprit(value, name)
+            return UnsendableError(f"the input {found} cannot be sent to another process: {text_of(error)}")
+    return UnsendableError(f"the result cannot be brought home: {type(reason).__qualname__}: {text_of(reason)}")
+
+
+def _unsendable_stage(stage: Stage, error: BaseException) -> UnsendableError:
+    from hypernodes._plan import MapStep
+
+    todo = list(stage.steps)
+    while todo:
+        step = todo.pop(0)
+        if isinstance(step, MapStep):
+            todo += step.inner.steps
+            continue
+        try:
+            dumps(step.node)
+        except Exception as own:
+            found = culprit(step.node.func, step.node.name)
+            return UnsendableError(
+                f"node '{' > '.join(step.path)}' cannot be sent to another process: {found}: {text_of(own)}; "
+                "make it inside the function, or run this pipeline on threads"
+            )
+    return UnsendableError(f"the pipeline '{stage.name}' cannot be sent to another process: {text_of(error)}")
+
+
+# -- the far side
+
+
+def receive(payload: bytes) -> bytes:
+    """Run a joined request: the one function that a place calls on the far side."""
+    frames = split(bytearray(payload))
+    return join(receive_frames(frames[1:], {"": [frames[0]]}))
+
+
+def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Sequence[Buffer]]) -> list[Buffer]:
+    """Run a request. `blobs` holds the stage's pickle under its digest, or under `""` where it came along.
+
+    Never raises for what user code or unpickling does: that is told in the reply.
+    """
+    header = json.loads(bytes(frames[0]))
+    ours = versions()
+    for what in ("format", "hypernodes", "python"):
+        if header[what] != ours[what]:
+            return [_status("mismatch", why=_mismatch(what, header[what], ours[what]))]
+    try:
+        stage = _stage(header["stage"], blobs)
+        rows, engine = pickle.loads(frames[1], buffers=frames[2:])
+    except BaseException as error:
+        return [_status("unreadable", why=_unreadable(error))]
+    context = Context.from_json(header["context"])
+    started = time.perf_counter()
+    reply = run_rows(stage, rows, context.place) if engine is None else engine.run_rows(stage, rows, context)
+    return _pack_reply(stage, reply._replace(seconds=time.perf_counter() - started), context.place)
+
+
+def _stage(digest: str, blobs: Mapping[str, Sequence[Buffer]]) -> Stage:
+    found = _stages.get(digest)
+    if found is None:
+        blob = blobs[digest] if digest in blobs else blobs[""]
+        found = _stages[digest] = pickle.loads(blob[0])
+        if len(_stages) > STAGES_KEPT:
+            _stages.popitem(last=False)
+    else:
+        _stages.move_to_end(digest)
+    return found
+
+
+def _pack_reply(stage: Stage, reply: Reply, place: str) -> list[Buffer]:
+    failures = {at: (_portable(failure), step) for at, (failure, step) in reply.failures.items()}
+    values = reply.values
+    buffers: list[Any] = []
+    try:
+        body = dumps((values, failures), buffers)
+    except Exception:
+        values = list(values)
+        for at, row in enumerate(values):
+            error = None if row is None else _unsendable_row(stage, row)
+            if error is not None:
+                values[at] = None
+                failures[at] = error
+        failures = {at: (_in_place(failure, place), step) for at, (failure, step) in failures.items()}
+        buffers = []
+        body = dumps((values, failures), buffers)
+    return [_status("done", seconds=reply.seconds), body, *(buffer.raw() for buffer in buffers)]
+
+
+def _in_place(failure: Failure, place: str) -> Failure:
+    from dataclasses import replace
+
+    return failure if failure.place else replace(failure, place=place)
+
+
+def _unsendable_row(stage: Stage, row: tuple[Any, ...]) -> tuple[Failure, int] | None:
+    from hypernodes._failure import describe
+
+    for (_, slot), value in zip(stage.outputs, row, strict=True):
+        try:
+            dumps(value)
+        except Exception as error:
+            at, name, path = _maker(stage, slot)
+            told = UnsendableError(
+                f"the result {culprit(value, name)} of node '{path[-1]}' cannot be brought home: {text_of(error)}; "
+                "return plain data, or run this pipeline on threads"
+            )
+            return describe(told, path, (None,) * len(path), ""), at
+    return None
+
+
+def _maker(stage: Stage, slot: int) -> tuple[int, str, tuple[str, ...]]:
+    from hypernodes._plan import Step
+
+    for at, step in enumerate(stage.steps):
+        if slot in step.writes:
+            position = step.writes.index(slot)
+            names = step.node.outputs if isinstance(step, Step) else [name for name, _ in step.inner.outputs]
+            return at, names[position], step.path
+    return 0, dict((place, name) for name, place in stage.inputs)[slot], stage.steps[0].path
+
+
+def _portable(failure: Failure) -> Failure:
+    """The failure with its traceback as text, and an exception that is known to survive the trip."""
+    from dataclasses import replace
+
+    error = failure.error
+    text = _traceback_text(error)
+    try:
+        back = pickle.loads(dumps(error))
+        survives = type(back).__qualname__ == type(error).__qualname__
+    except BaseException:
+        # Whatever a user's exception does when it is pickled or rebuilt, its text still comes home.
+        survives = False
+    if not survives:
+        error = RemoteError(failure.type_name, failure.message, text)
+    return replace(failure, error=error, traceback_text=text)
+
+
+def _traceback_text(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as broken:
+        return f"<the traceback of this {type(error).__qualname__} cannot be shown: {type(broken).__name__}>"
+
+
+def _status(status: str, **facts: Any) -> bytes:
+    return json.dumps({"status": status, **facts}).encode()
+
+
+def _mismatch(what: str, sent: Any, here: Any) -> str:
+    def told(value: Any) -> str:
+        return ".".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    names = {"python": "Python", "hypernodes": "hypernodes", "format": "the wire format"}
+    return (
+        f"the pipeline was packed by {names[what]} {told(sent)}, the place that received it has {names[what]} "
+        f"{told(here)}; give both the same"
+    )
+
+
+def _unreadable(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"module '{error.name}' is missing in the place that received the pipeline"
+    return f"it could not be unpickled in the place that received it: {type(error).__qualname__}: {text_of(error)}"
