@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypernodes._discovery import headline
 from hypernodes._errors import PluginError, quoted
-from hypernodes._names import CORE
+from hypernodes._names import CORE_BACKENDS, CORE_ENGINES
 from hypernodes._registry import backend_specs, installed
 from hypernodes._specs import BackendSpec, EngineSpec
 
@@ -21,7 +21,7 @@ def refusal(backend: BackendSpec, engine: EngineSpec) -> str | None:
     if missing:
         provides = quoted(sorted(backend.provides)).replace("none", "nothing")
         return f"it requires {quoted(sorted(missing))}, and backend '{backend.name}' provides {provides}"
-    if backend.distribution == engine.distribution == CORE:
+    if backend.name in CORE_BACKENDS and engine.name in CORE_ENGINES:
         return None  # core's own pairs need no opinion, and so building a local pipeline loads no plugin
     for report, refuse_pair in installed().hooked("refuse_pair"):
         try:

@@ -1,0 +1,156 @@
+"""The command line: what is installed and what fits together, and running a pipeline over a file of items.
+
+Results alone go to standard output; errors, and whatever pipelines and plugins print, go to standard error.
+Exit codes: 0 done, 1 the run or an item of it failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import TextIO
+
+from hypernodes._cli_text import Abort, ReaderGone, safe
+from hypernodes._version import __version__
+
+__all__ = ["main"]
+
+DONE, FAILED, USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `arguments` are `sys.argv[1:]` unless given."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        parser.print_help()
+        return DONE
+    try:
+        with _results() as out:
+            return _call(chosen, out)
+    except ReaderGone:
+        return UNREAD
+    except KeyboardInterrupt:
+        return _report("interrupted", INTERRUPTED)
+    except Abort as problem:
+        _trace(chosen, problem.__cause__)
+        return _report(str(problem), problem.code)
+    except Exception as problem:  # noqa: BLE001 - the one place where an error becomes an exit code
+        from hypernodes._cli_text import code_of, sentence
+
+        _trace(chosen, problem)
+        return _report(sentence(problem), code_of(problem))
+
+
+def _call(chosen: argparse.Namespace, out: TextIO) -> int:
+    if chosen.command in ("run", "explain"):
+        from hypernodes import _cli_run
+
+        return _cli_run.run(chosen, out) if chosen.command == "run" else _cli_run.explain(chosen, out)
+    from hypernodes import _cli_list
+
+    return _cli_list.show(chosen.command, chosen.json, out)
+
+
+def _report(problem: str, code: int) -> int:
+    sys.stderr.write(f"hypernodes: {problem}\n")
+    return code
+
+
+def _trace(chosen: argparse.Namespace, problem: BaseException | None) -> None:
+    if chosen.traceback and problem is not None:
+        import traceback
+
+        sys.stderr.write(safe("".join(traceback.format_exception(problem))))
+
+
+@contextmanager
+def _results() -> Iterator[TextIO]:
+    """Standard output for results alone: `print`, and file descriptor 1 of child processes, go to standard error."""
+    now: TextIO = sys.stdout
+    if now is not sys.__stdout__:  # somebody else, such as a test, has put a stream of their own there
+        with redirect_stdout(sys.stderr):
+            yield now
+        return
+    now.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    # A lone surrogate in a JSON string becomes \udc80, which is how JSON writes it.
+    out = open(os.dup(kept), "w", encoding="utf-8", errors="backslashreplace", newline="\n")  # noqa: SIM115
+    try:
+        with redirect_stdout(sys.stderr):
+            yield out
+    finally:
+        try:
+            out.close()
+        except BrokenPipeError:
+            raise ReaderGone from None
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def _parser() -> argparse.ArgumentParser:
+    everywhere = argparse.ArgumentParser(add_help=False)
+    everywhere.add_argument("--traceback", action="store_true", help="show tracebacks of errors")
+    parser = argparse.ArgumentParser(
+        prog="hypernodes", description="Write functions for one item, compose them, choose where and how they run."
+    )
+    parser.add_argument("--version", action="version", version=f"hypernodes {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, summary in (
+        ("engines", "the installed engines, and which backends run them"),
+        ("backends", "the installed backends, and which engines they run"),
+        ("plugins", "the installed plugins, and which of them failed to load"),
+        ("doctor", "everything about this installation, with tracebacks; exit code 1 if something is broken"),
+    ):
+        listing = commands.add_parser(name, help=summary, description=summary, parents=[everywhere])
+        listing.add_argument("--json", action="store_true", help="for programs")
+
+    summary = "say for every node where and how it would run"
+    explain = commands.add_parser("explain", help=summary, description=summary, parents=[everywhere])
+    _add_target(explain)
+    explain.add_argument("--inputs", metavar="A,B", help="the names of the inputs that would be given")
+    explain.add_argument("--output", metavar="NAME", action="append", help="only what this output needs; repeatable")
+
+    summary = "run a pipeline once, or over every item of a file"
+    run = commands.add_parser("run", help=summary, description=summary, parents=[everywhere])
+    _add_target(run)
+    run.add_argument(
+        "--input",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="an input, as JSON or as plain text; with --map, one that all items share; repeatable",
+    )
+    run.add_argument(
+        "--map", metavar="FILE", help="one run an item of this .jsonl or .csv file; - is standard input, as JSON Lines"
+    )
+    run.add_argument("--output", metavar="NAME", action="append", help="only this output; repeatable")
+    run.add_argument(
+        "--backend", metavar="NAME[:ENGINE]", help="instead of the pipeline's own, for example local:threaded"
+    )
+    run.add_argument("--workers", metavar="N", type=_positive, help="how much may run at once; goes with --backend")
+    run.add_argument(
+        "--on-error",
+        choices=("raise", "return"),
+        default="raise",
+        help="with --map: stop at the first failing item, or write an error in its place and go on",
+    )
+    run.add_argument("--out", metavar="FILE", help="write results here, not to standard output")
+    return parser
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="MODULE:PIPELINE", help="the pipeline, for example shop.jobs:encode")
+    parser.add_argument("--file", action="store_true", help="the part before the colon is a path to a .py file")
+    parser.add_argument("--app-dir", metavar="DIR", help="look for modules here too; nowhere else is added")
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 up")
+    return int(text)
