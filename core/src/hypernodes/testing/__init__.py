@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from hypernodes.testing._engine_contract import EngineContract
     from hypernodes.testing._leaks import no_leaks
     from hypernodes.testing._manifest_contract import ManifestContract
+    from hypernodes.testing._subprocess import SubprocessBackend
 
 __all__ = [
     "BackendContract",
     "Case",
     "EngineContract",
     "ManifestContract",
+    "SubprocessBackend",
     "compare",
     "draw_case",
     "no_leaks",
