@@ -77,7 +77,7 @@ class Route:
                 raise feed.error
             return
         if self.single is not None:
-            with using(self.plan.places[self.single.steps[0].place].backend) as place:
+            with using(self.plan.places[self.single.steps[0].place]) as place:
                 yield from _execute(place, self.single, feed)
         else:
             yield from _Lanes(self).outcomes(feed)
@@ -87,7 +87,7 @@ class Route:
         from hypernodes._bridge import batches_from_thread
 
         if self.single is not None and self.plan.steps:
-            backend = self.plan.places[self.single.steps[0].place].backend
+            backend = self.plan.places[self.single.steps[0].place]
             with using(backend) as place:
                 if place.session.here and isinstance(place.engine, AsyncEngine | SequentialEngine):
                     one_by_one = isinstance(place.engine, SequentialEngine)
@@ -216,7 +216,7 @@ class _Lanes:
 
     def _send(self, dispatch: Dispatch) -> None:
         stage = dispatch.stage
-        backend = self.places[stage.steps[0].place].backend
+        backend = self.places[stage.steps[0].place]
         if engine_spec_of(backend).name == "sequential" and backend.name == "local":
             self.inline.append(dispatch)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypernodes._backend import Backend
 from hypernodes._calls import Columns, Wanted, check_items, merged, not_a_row, row_runs, wanted
@@ -18,6 +18,9 @@ from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
 from hypernodes._plan import Plan, compile_plan
 from hypernodes._types import check_types as _check
+
+if TYPE_CHECKING:
+    from hypernodes._explain import Explanation
 
 __all__ = ["Pipeline"]
 
@@ -113,6 +116,26 @@ class Pipeline:
             map_mode=map_mode,
             name=name,
         )
+
+    def explain(
+        self,
+        inputs: Iterable[str] | None = None,
+        *,
+        output_name: str | None = None,
+        output_nodes: Sequence[str] | None = None,
+    ) -> Explanation:
+        """Where each node of a call would run and which pipeline chose that, what would cross borders, and what could
+        not be pickled where it must be. Nothing runs and no place is opened.
+
+        `inputs` are the inputs the call would give, as names or as a dict; without them, those that are required.
+        """
+        from hypernodes._explain import explain
+
+        given = inputs
+        if given is None:
+            given = [name for name, parameter in self._graph.inputs.items() if parameter.required]
+        prepared = self._prepare(tuple(given), wanted(self._graph, output_name, output_nodes))
+        return explain(prepared.plan)
 
     # -- one item
 
@@ -300,7 +323,7 @@ class _Prepared:
         self.inline: Inline | None = None
         crosses = any(getattr(step, "crosses", False) for step in plan.steps)
         if len(places) <= 1 and not crosses:
-            backend = plan.places[places.pop() if places else 0].backend
+            backend = plan.places[places.pop() if places else 0]
             if isinstance(backend, LocalBackend) and engine_spec_of(backend).name == "sequential":
                 self.inline = Inline(plan, want, label(backend))
         self._route: Any = None
