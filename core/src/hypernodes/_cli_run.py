@@ -132,9 +132,10 @@ def _pipeline(chosen: Namespace) -> Pipeline:
 
 
 def _module(name: str, app_dir: str | None) -> ModuleType:
+    if "/" in name or name.endswith(".py"):
+        raise Abort(f"'{safe(name)}' is a path, not the name of a module; to import a file, pass --file")
     if not _MODULE.fullmatch(name):
-        hint = "; to import a file, pass --file" if "/" in name or name.endswith(".py") else ""
-        raise Abort(f"'{safe(name)}' is not the name of a module{hint}")
+        raise Abort(f"'{safe(name)}' is not the name of a module")
     with _importing(name, missing=f"also not in --app-dir '{app_dir}'" if app_dir else _ASK_FOR_APP_DIR):
         return importlib.import_module(name)
 
