@@ -1,1 +1,91 @@
-"""hypernodes."""
+"""hypernodes: write functions for one item, compose them, and choose where and how they run.
+
+    from hypernodes import LocalBackend, Pipeline, node
+
+    @node(output_name="cleaned")
+    def clean(text: str) -> str:
+        return text.strip().lower()
+
+    pipeline = Pipeline(nodes=[clean], backend=LocalBackend(engine="threaded"))
+    pipeline.map([{"text": " A "}, {"text": " B "}], output_name="cleaned")
+
+Engines and backends of plugins are names of this module too (`from hypernodes import ModalBackend`): they are found by
+entry point when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypernodes._errors import (
+    CacheError,
+    CycleError,
+    DuplicateNameError,
+    DuplicateOutputError,
+    GraphError,
+    HypernodesError,
+    IncompatibleEngineError,
+    MissingInputError,
+    NodeDefinitionError,
+    NodeTimeoutError,
+    OutputCountError,
+    PlaceError,
+    PluginError,
+    PluginLoadError,
+    RemoteError,
+    TypeMismatchError,
+    UnknownInputError,
+    UnknownNameError,
+    UnknownOutputError,
+    UnsendableError,
+    VersionMismatchError,
+    WorkerLostError,
+)
+from hypernodes._failure import Failure, failure_of
+from hypernodes._local import LocalBackend
+from hypernodes._node import Node, node
+from hypernodes._pipeline import Pipeline
+from hypernodes._version import __version__
+
+__all__ = [
+    "CacheError",
+    "CycleError",
+    "DuplicateNameError",
+    "DuplicateOutputError",
+    "Failure",
+    "GraphError",
+    "HypernodesError",
+    "IncompatibleEngineError",
+    "LocalBackend",
+    "MissingInputError",
+    "Node",
+    "NodeDefinitionError",
+    "NodeTimeoutError",
+    "OutputCountError",
+    "Pipeline",
+    "PlaceError",
+    "PluginError",
+    "PluginLoadError",
+    "RemoteError",
+    "TypeMismatchError",
+    "UnknownInputError",
+    "UnknownNameError",
+    "UnknownOutputError",
+    "UnsendableError",
+    "VersionMismatchError",
+    "WorkerLostError",
+    "__version__",
+    "failure_of",
+    "node",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The engine or backend class of that name, from whichever installed plugin declares it."""
+    if not name.startswith("_") and name.endswith(("Engine", "Backend")):
+        from hypernodes._registry import find_class
+
+        found = find_class(name)
+        if found is not None:
+            return found
+    raise AttributeError(f"module 'hypernodes' has no attribute {name!r}")

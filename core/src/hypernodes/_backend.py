@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from concurrent.futures import Future
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from hypernodes import _registry
+from hypernodes import _pairing, _registry
 from hypernodes._engine import Engine
 from hypernodes._errors import IncompatibleEngineError, quoted
 from hypernodes._modes import check_mode, default_engine, fill_modes
 from hypernodes._specs import BackendSpec, EngineSpec
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["Backend", "Session", "check_workers", "pair"]
 
@@ -49,7 +51,7 @@ class Backend(ABC):
         )
 
     def __enter__(self) -> Backend:
-        from hypernodes._hub import hold
+        from hypernodes._places import hold
 
         hold(self)
         return self
@@ -59,7 +61,7 @@ class Backend(ABC):
 
     def close(self) -> None:
         """Close what is open for this backend: pools, apps, clusters. It opens again when it is next needed."""
-        from hypernodes._hub import close
+        from hypernodes._places import close
 
         close(self)
 
@@ -107,9 +109,9 @@ def pair(backend: Backend) -> None:
                 f"{owner}: {option}={mode!r} makes no sense here, it takes {quoted(backend.modes)}"
             )
     spec = _engine_spec(owner, backend)
-    refusal = _registry.refusal(backend.spec(), spec)
+    refusal = _pairing.refusal(backend.spec(), spec)
     if refusal is not None:
-        hosts = [host for host in _registry.hosts(spec) if host != backend.name]
+        hosts = [host for host in _pairing.hosts(spec) if host != backend.name]
         raise IncompatibleEngineError(
             f"{owner} cannot run engine '{spec.name}': {refusal}; backends that can: {', '.join(hosts) or 'none installed'}"
         )

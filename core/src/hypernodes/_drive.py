@@ -68,6 +68,8 @@ def drive(scheduler: Scheduler, feed: Feed, port: Port, *, in_flight: int) -> It
             if feed.ended and not flying and scheduler.idle:
                 break
             arrival = arrivals.get()
+            if feed.cancelled:
+                return
             while True:
                 if arrival is not None and flying.pop(arrival[0], None) is not None:
                     _land(scheduler, port, *arrival)

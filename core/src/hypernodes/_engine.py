@@ -52,9 +52,9 @@ class Feed:
     """
 
     def __init__(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        self._tasks = map(Task, itertools.count(), rows)
-        self.drawn = 0
+        self._tasks: Iterator[Task] = map(Task, itertools.count(), rows)
         self.held: int = 0
+        self.cancelled = False
         self.ended = False
         self.error: BaseException | None = None
 
@@ -70,12 +70,24 @@ class Feed:
             self.ended, self.error = True, error
         if len(taken) < count:
             self.ended = True
-        self.drawn += len(taken)
         return taken
+
+    def peek(self) -> bool:
+        """Whether there is a task at all; it is drawn, and comes first when tasks are taken."""
+        taken = self.take(1)
+        if taken:
+            self._tasks = itertools.chain(taken, self._tasks)
+            self.ended = False
+        return bool(taken)
 
     def stop(self) -> None:
         """Draw no more."""
         self.ended = True
+
+    def cancel(self) -> None:
+        """Nobody wants the outcomes any more."""
+        self.cancelled = True
+        self.stop()
 
     def on_more(self, wake: Callable[[], None]) -> None:
         """Have `wake` called when a feed that was empty for the moment has tasks again, or ends."""

@@ -1,0 +1,55 @@
+"""The far side of a backend: an engine that runs requests where they arrive."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from hypernodes._context import Context
+from hypernodes._engine import Engine, Feed, Site
+from hypernodes._task import Reply, Stage
+
+__all__ = ["FarEngine"]
+
+_sites: dict[Any, Site] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class FarEngine:
+    """The engine of a backend with its modes, as it travels with each request.
+
+    What the engine opens over there - a pool of processes, say - stays open for the requests that follow.
+    """
+
+    engine: Engine
+    name: str
+    node_execution: str
+    map_execution: str
+    max_workers: int | None
+
+    def run_rows(self, stage: Stage, rows: list[tuple[Any, ...]], context: Context) -> Reply:
+        started = time.perf_counter()
+        values: list[tuple[Any, ...] | None] = [None] * len(rows)
+        failures = {}
+        for outcome in self.engine.execute(stage, Feed(rows), self._site()):
+            values[outcome.index] = outcome.values
+            if outcome.failure is not None:
+                failures[outcome.index] = (outcome.failure, outcome.step)
+        return Reply(values, failures, time.perf_counter() - started)
+
+    def _site(self) -> Site:
+        with _lock:
+            site = _sites.get(self)
+            if site is None:
+                site = _sites[self] = Site(
+                    node_execution=self.node_execution,
+                    map_execution=self.map_execution,
+                    max_workers=self.max_workers,
+                    name=self.name,
+                )
+                atexit.register(site.close)
+        return site

@@ -1,0 +1,265 @@
+"""The hub: the process where the user called `run` opens every place and moves the values between them.
+
+A plan that stays in one place is handed to that place's engine whole. A plan that crosses borders is cut into stages,
+one lane for each; rows flow through the lanes independently, so that a slow place overlaps with the others, and what
+leaves one place comes home before it goes to the next. Backends, sessions and credentials never leave this process.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any
+
+from hypernodes import _observers
+from hypernodes._backend import engine_spec_of
+from hypernodes._blueprint import Blueprint, cut
+from hypernodes._context import Context
+from hypernodes._drive import drive
+from hypernodes._engine import Feed, QueueFeed
+from hypernodes._engines import AsyncEngine, SequentialEngine
+from hypernodes._executor import blueprint_of
+from hypernodes._far import FarEngine
+from hypernodes._ledger import Dispatch
+from hypernodes._overlap import overlap
+from hypernodes._pace import Pace
+from hypernodes._places import OpenPlace, using
+from hypernodes._plan import Plan
+from hypernodes._schedule import Scheduler
+from hypernodes._task import Outcome, Reply, Stage, Task, run_task
+from hypernodes._wire import join, pack_rows, pack_stage, split, unpack_reply
+
+__all__ = ["Route", "Turns", "in_order"]
+
+MOST_OPEN = 1024
+"""Rows of a plan that crosses borders that may be under way at once."""
+
+REMOTE_CHUNK_SECONDS = 0.2
+
+
+class Route:
+    """How the rows of one plan travel: through one place, or through lanes between several."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.name = plan.path[0]
+        self.blueprint = self._cut(plan)
+        self.single = self.blueprint.single
+
+    @property
+    def stays(self) -> int | None:
+        """The index of the only place, or None where rows cross borders."""
+        return self.single.steps[0].place if self.single is not None and self.single.steps else None
+
+    def _cut(self, plan: Plan) -> Blueprint:
+        return cut(
+            plan.path[-1],
+            plan.steps,
+            plan.inputs,
+            plan.outputs,
+            fine=False,
+            is_fan=lambda step: step.crosses,
+            key_of=lambda step: step.place,
+            inner_of=lambda step: self._cut(step.inner),
+        )
+
+    def outcomes(self, feed: Feed) -> Iterator[Outcome]:
+        """Run the rows; outcomes come in the order in which they are ready."""
+        if not self.plan.steps:
+            yield from (Outcome(task.index, task.values) for task in feed)
+            return
+        if not feed.peek():
+            if feed.error is not None:
+                raise feed.error
+            return
+        if self.single is not None:
+            with using(self.plan.places[self.single.steps[0].place].backend) as place:
+                yield from _execute(place, self.single, feed)
+        else:
+            yield from _Lanes(self).outcomes(feed)
+
+    async def aoutcomes(self, feed: Feed) -> AsyncIterator[list[Outcome]]:
+        """The same on the running loop: coroutine nodes are awaited on it where the plan's engine allows."""
+        from hypernodes._bridge import batches_from_thread
+
+        if self.single is not None and self.plan.steps:
+            backend = self.plan.places[self.single.steps[0].place].backend
+            with using(backend) as place:
+                if place.session.here and isinstance(place.engine, AsyncEngine | SequentialEngine):
+                    one_by_one = isinstance(place.engine, SequentialEngine)
+                    batches = (
+                        overlap(self.single, feed, limit=1, nodes=False, items=False, place=place.label)
+                        if one_by_one
+                        else place.engine.outcomes(self.single, feed, place.site)  # type: ignore[union-attr]
+                    )
+                    try:
+                        async for batch in batches:
+                            yield batch
+                    finally:
+                        await batches.aclose()  # type: ignore[attr-defined]
+                    return
+        async for batch in batches_from_thread(lambda: self.outcomes(feed)):
+            yield batch
+
+
+def _execute(place: OpenPlace, stage: Stage, feed: Feed) -> Iterator[Outcome]:
+    """Run a stage's tasks in a place: by its engine here, or packed and sent there."""
+    spec = engine_spec_of(place.backend)
+    if place.session.here or not spec.requires.isdisjoint(place.session.handles):
+        yield from place.engine.execute(stage, feed, place.site)
+        return
+    scheduler = Scheduler(
+        blueprint_of(stage, fine=False, fans=False),
+        workers=place.session.workers,
+        pace=lambda: Pace(REMOTE_CHUNK_SECONDS),
+        place=place.label,
+    )
+    yield from drive(scheduler, feed, _PlacePort(place, stage.name), in_flight=2 * place.session.workers)
+
+
+class _PlacePort:
+    """Chunks to a place that carries bytes."""
+
+    def __init__(self, place: OpenPlace, pipeline: str) -> None:
+        self.place = place
+        carrier: dict[str, str] = {}
+        _observers.inject(carrier)
+        self.context = Context(pipeline=pipeline, place=place.label, carrier=carrier)
+        site = place.site
+        self.engine = FarEngine(
+            place.engine, place.backend.name, site.node_execution, site.map_execution, site.max_workers
+        )
+
+    def send(self, dispatch: Dispatch) -> Future[bytes]:
+        _, blob = pack_stage(dispatch.stage)
+        frames = pack_rows(dispatch.stage, dispatch.rows, self.context, self.engine)
+        return self.place.session.submit(join([blob, *frames]))
+
+    def reply(self, result: bytes) -> Reply:
+        return unpack_reply(split(bytearray(result)))
+
+    def renew(self) -> None:
+        """A session renews itself, or its futures say why it cannot."""
+
+    def abort(self) -> None:
+        self.place.session.abort()
+
+
+class _Lane:
+    """One stage in one place, worked off by a thread of its own."""
+
+    def __init__(self, stage: Stage, backend: Any, arrivals: SimpleQueue[Any]) -> None:
+        self.feed = QueueFeed()
+        self.stage, self.backend, self.arrivals = stage, backend, arrivals
+        context = contextvars.copy_context()
+        self.thread = threading.Thread(
+            target=context.run, args=(self._run,), name=f"hypernodes-lane-{stage.name}", daemon=True
+        )
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            with using(self.backend) as place:
+                for outcome in _execute(place, self.stage, self.feed):
+                    self.arrivals.put(outcome)
+        except BaseException as error:
+            self.arrivals.put(error)
+
+    def end(self, *, cancel: bool) -> None:
+        if cancel:
+            self.feed.cancel()
+        else:
+            self.feed.close()
+        self.thread.join(5.0 if cancel else None)
+
+
+class _Lanes:
+    """The rows of a plan on their way through several places."""
+
+    def __init__(self, route: Route) -> None:
+        self.places = route.plan.places
+        self.scheduler = Scheduler(route.blueprint, workers=MOST_OPEN, pace=lambda: Pace(0.0, 1))
+        self.lanes: dict[int, _Lane] = {}
+        self.arrivals: SimpleQueue[Outcome | BaseException] = SimpleQueue()
+        self.inline: deque[Dispatch] = deque()
+
+    def outcomes(self, feed: Feed) -> Iterator[Outcome]:
+        scheduler = self.scheduler
+        finished = False
+        try:
+            while True:
+                room = MOST_OPEN - scheduler.open - feed.held
+                if room > 0 and not feed.ended:
+                    scheduler.admit(feed.take(min(room, 64)))
+                while (dispatch := scheduler.take()) is not None:
+                    self._send(dispatch)
+                outcomes = scheduler.outcomes()
+                if outcomes:
+                    yield from outcomes
+                    continue
+                if feed.ended and scheduler.idle:
+                    break
+                if self.inline and self.arrivals.empty():
+                    self._run_inline(self.inline.popleft())
+                elif scheduler.ledger.out:
+                    self._land(self.arrivals.get())
+            finished = True
+        finally:
+            for lane in self.lanes.values():
+                lane.end(cancel=not finished)
+        if feed.error is not None:
+            raise feed.error
+
+    def _send(self, dispatch: Dispatch) -> None:
+        stage = dispatch.stage
+        backend = self.places[stage.steps[0].place].backend
+        if engine_spec_of(backend).name == "sequential" and backend.name == "local":
+            self.inline.append(dispatch)
+            return
+        lane = self.lanes.get(id(stage))
+        if lane is None:
+            lane = self.lanes[id(stage)] = _Lane(stage, backend, self.arrivals)
+        lane.feed.put(Task(dispatch.id, dispatch.tasks[0].values))
+
+    def _run_inline(self, dispatch: Dispatch) -> None:
+        """What runs one after another on this machine runs in the caller's own thread."""
+        self._land(run_task(dispatch.stage, Task(dispatch.id, dispatch.tasks[0].values), "local:sequential"))
+
+    def _land(self, arrival: Outcome | BaseException) -> None:
+        if isinstance(arrival, BaseException):
+            raise arrival
+        failures = {} if arrival.failure is None else {0: (arrival.failure, arrival.step)}
+        self.scheduler.done(arrival.index, Reply([arrival.values], failures))
+
+
+class Turns:
+    """Puts outcomes into the order of their rows, and tells the feed how many wait for an earlier one."""
+
+    def __init__(self, feed: Feed, *, stop_at_failure: bool = False) -> None:
+        self.feed, self.stop_at_failure = feed, stop_at_failure
+        self._waiting: dict[int, Outcome] = {}
+        self._turn = 0
+
+    def ready(self, outcome: Outcome) -> Iterator[Outcome]:
+        """The outcomes whose turn has come with this one."""
+        waiting = self._waiting
+        waiting[outcome.index] = outcome
+        if outcome.failure is not None and self.stop_at_failure:
+            # Whatever comes later will not be asked for; what came earlier is still awaited.
+            self.feed.stop()
+        while self._turn in waiting:
+            self.feed.held = len(waiting) - 1
+            yield waiting.pop(self._turn)
+            self._turn += 1
+        self.feed.held = len(waiting)
+
+
+def in_order(outcomes: Iterator[Outcome], feed: Feed, *, stop_at_failure: bool = False) -> Iterator[Outcome]:
+    """Outcomes in the order of their rows."""
+    turns = Turns(feed, stop_at_failure=stop_at_failure)
+    for outcome in outcomes:
+        yield from turns.ready(outcome)

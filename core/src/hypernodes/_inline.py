@@ -1,0 +1,129 @@
+"""The fast road: a plan that runs one step after another in this thread, as one generated function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from hypernodes._calls import Wanted
+from hypernodes._failure import Failure, raise_failure
+from hypernodes._plan import Plan
+from hypernodes._program import ABORTS, IrregularRow, Program, compile_program, is_async
+
+__all__ = ["Inline"]
+
+
+class Inline:
+    """One plan's programs, compiled when they are first needed."""
+
+    def __init__(self, plan: Plan, wanted: Wanted, place: str) -> None:
+        self.plan, self.wanted, self.place = plan, wanted, place
+        self.is_async = is_async(plan.steps)
+        self.flavour = "inline" if self.is_async else "sync"
+        self._call: Program | None = None
+        self._loops: dict[tuple[str, tuple[str, ...]], Program] = {}
+
+    def caller(self) -> Callable[[dict[str, Any]], Any]:
+        """A function from inputs to the shaped result. It raises the user's exception with its notes."""
+        program = self._program()
+        call = program.call
+        if self.is_async:
+            from hypernodes._loops import run_coroutine
+
+            def run(values: dict[str, Any]) -> Any:
+                try:
+                    return run_coroutine(call(**values))
+                except ABORTS:
+                    raise
+                except BaseException as error:
+                    failure = self.failure(program, error)
+                raise_failure(failure)
+
+            return run
+
+        def run_plain(values: dict[str, Any]) -> Any:
+            try:
+                return call(**values)
+            except ABORTS:
+                raise
+            except BaseException as error:
+                failure = self.failure(program, error)
+            raise_failure(failure)
+
+        return run_plain
+
+    def rows(self, rows: Iterable[Any], results: list[Any], shared: Mapping[str, Any], mapped: tuple[str, ...], kind: str) -> Any:
+        """Append the shaped result of each row to `results`; the first failing row raises.
+
+        With `kind="rows"`, rows are dicts with the keys `mapped`; a row with other keys stops the loop and is given
+        back. With `"columns"` they are tuples in the order of `mapped`.
+        """
+        program = self._loop(kind, mapped)
+        start = len(results)
+        try:
+            if self.is_async:
+                from hypernodes._loops import run_coroutine
+
+                run_coroutine(program.call(rows, results.append, **shared))
+            else:
+                program.call(rows, results.append, **shared)
+            return None
+        except ABORTS:
+            raise
+        except BaseException as error:
+            entry = program.frame_of(error)
+            if entry is not None and program.read_line and entry.tb_lineno in (program.read_line - 1, program.read_line):
+                found = [value for name, value in entry.tb_frame.f_locals.items() if name.endswith("_row")]
+                if isinstance(error, IrregularRow | KeyError) or not isinstance(found[0], Mapping):
+                    return found[0]
+            located = program.locate(error)
+            if located is None:
+                raise
+            failure = located.failure(self.place).at(len(results) - start)
+        raise_failure(failure)
+
+    def each(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
+        """The shaped result or the `Failure` of each row, one at a time."""
+        from hypernodes._loops import keeping_thread_loop, run_coroutine
+
+        program = self._program()
+        call = program.call
+        with keeping_thread_loop(self.is_async):
+            for index, row in enumerate(rows):
+                try:
+                    value = call(**row)
+                    if self.is_async:
+                        value = run_coroutine(value)
+                except ABORTS:
+                    raise
+                except BaseException as error:
+                    value = self.failure(program, error).at(index)
+                yield value
+
+    def failure(self, program: Program, error: BaseException) -> Failure:
+        located = program.locate(error)
+        if located is None:
+            raise error
+        return located.failure(self.place)
+
+    def _program(self) -> Program:
+        if self._call is None:
+            shape = "value" if self.wanted.bare else "dict"
+            self._call = compile_program(
+                self.plan.steps, self.plan.inputs, self.plan.outputs, shape=shape, flavour=self.flavour
+            )
+        return self._call
+
+    def _loop(self, kind: str, mapped: tuple[str, ...]) -> Program:
+        found = self._loops.get((kind, mapped))
+        if found is None:
+            found = self._loops[kind, mapped] = compile_program(
+                self.plan.steps,
+                self.plan.inputs,
+                self.plan.outputs,
+                shape="value" if self.wanted.bare else "dict",
+                flavour=self.flavour,
+                loop=kind,
+                mapped=mapped,
+            )
+        return found

@@ -1,0 +1,323 @@
+"""The generator of random cases. Everything is drawn through `pick(lo, hi)`, and `lo` is always the simpler choice.
+
+`random.Random(seed).randint` drives it for volume; hypothesis integers drive it where a failure should shrink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias, TypeVar
+
+from hypernodes.testing._cases import Call, Case, Function, Nest, Parameter, Tree, Unit
+from hypernodes.testing._oracle import needs
+from hypernodes.testing._values import ERRORS, VALUES
+
+__all__ = ["Pick", "draw_case"]
+
+T = TypeVar("T")
+Pick: TypeAlias = Callable[[int, int], int]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a name holds: `depth` levels of list around a value; lists of one `length` tag are equally long."""
+
+    depth: int = 0
+    length: str = ""
+
+
+_Names: TypeAlias = dict[str, _Kind]
+ONE = _Kind()
+
+
+@dataclass
+class _Scope:
+    """Names that must differ from one another; a pipeline with every name mapped has a scope of its own."""
+
+    count: int = 0
+
+
+@dataclass
+class _Draw:
+    pick: Pick
+    left: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    features: set[str] = field(default_factory=set)
+    drawn: list[tuple[Tree, _Names, _Names]] = field(default_factory=list)
+
+    def choose(self, options: Sequence[T]) -> T:
+        return options[self.pick(0, len(options) - 1)]
+
+    def chance(self, percent: int, feature: str = "") -> bool:
+        happens = self.pick(0, 99) >= 100 - percent
+        return self.seen(feature) if happens else False
+
+    def seen(self, feature: str) -> bool:
+        self.features.update({feature} - {""})
+        return True
+
+    def shuffled(self, values: Iterable[T]) -> list[T]:
+        mixed = list(values)
+        for i in range(len(mixed) - 1):
+            j = self.pick(i, len(mixed) - 1)
+            mixed[i], mixed[j] = mixed[j], mixed[i]
+        return mixed
+
+    def some(self, values: Iterable[T], least: int, most: int) -> list[T]:
+        mixed = self.shuffled(values)
+        return mixed[: self.pick(min(least, len(mixed)), min(most, len(mixed)))]
+
+    def unique(self, prefix: str) -> str:
+        self.counts[prefix] = self.counts.get(prefix, 0) + 1
+        return f"{prefix}{self.counts[prefix]}"
+
+    # values ---------------------------------------------------------------------------------------------------
+
+    def literal(self) -> str:
+        if self.pick(0, 9) < 6:
+            return str(self.pick(0, 9))
+        feature = self.choose(list(VALUES))
+        self.seen(feature)
+        return self.choose(VALUES[feature])
+
+    def text_of(self, kind: _Kind, lengths: dict[str, int]) -> str:
+        if kind.depth == 0:
+            return self.literal()
+        size = lengths.setdefault(kind.length, self.pick(0, 3)) if kind.length else self.pick(0, 3)
+        self.seen("empty list" if size == 0 else "ragged list" if kind.depth > 1 else "list")
+        return "[" + ", ".join(self.text_of(_Kind(kind.depth - 1), lengths) for _ in range(size)) + "]"
+
+    # nodes ----------------------------------------------------------------------------------------------------
+
+    def expression(self, names: list[str], depth: int) -> str:
+        if depth > 0:
+            parts = [self.expression(names, depth - 1) for _ in range(self.pick(0, 3))]
+            if depth == 1 and names and self.chance(30, "list of a length that depends on a value"):
+                first = names[0]
+                return f"[{first}] * ({first} % 4 if type({first}) is int else 2)"
+            return f"[{', '.join(parts)}]"
+        if not names or self.chance(15):
+            return self.literal()
+        a, b = self.choose(names), self.choose(names)
+        bumped = f"{a} + {b} if type({a}) is type({b}) is int else {a}"
+        return self.choose([a, bumped, f"({a}, {b})", f"[{b}, {a}]", f"{{'left': {a}, 1: {b}}}", f"type({a}).__name__"])
+
+    def function(self, scope: _Scope, known: _Names, must: list[str]) -> tuple[Function, _Names]:
+        names = list(dict.fromkeys([*must, *self.some(known, 0, 3)])) if known else []
+        parameters = []
+        for name in names:
+            default = self.literal() if self.chance(10, "default that a value replaces") else None
+            parameters.append(Parameter(name, default, self.chance(15, "keyword-only parameter")))
+        if self.chance(15, "parameter with a default"):
+            optional = self.unique("option")
+            names.append(optional)
+            parameters.append(Parameter(optional, self.literal(), self.chance(30, "keyword-only parameter")))
+        body = self.refusal(names)
+        made: _Names = {}
+        expressions = []
+        for _ in range(self.pick(2, 3) if self.chance(20, "several outputs") else 1):
+            scope.count += 1
+            depth = self.choose([0, 0, 0, 1, 2])
+            made[f"v{scope.count}"] = _Kind(depth, self.unique("length") if depth else "")
+            expressions.append(self.expression(names, depth))
+        is_async = self.chance(20, "async node")
+        body += ["await asyncio.sleep(0)"] if is_async and self.chance(60) else []
+        body.append(f"return {', '.join(expressions)}")
+        name = self.unique("step")
+        return Function(name, tuple(self.shuffled(parameters)), tuple(made), tuple(body), is_async), made
+
+    def refusal(self, names: list[str]) -> list[str]:
+        if not self.chance(20, "node that raises"):
+            return []
+        feature = self.choose(list(ERRORS))
+        self.seen(feature)
+        error = self.choose(ERRORS[feature])
+        if not names or self.chance(6):
+            return [f"raise {error.format(repr('always'))}"]
+        name = self.choose(names)
+        test = f"type({name}) is int and {name} % {self.pick(2, 4)} == {self.pick(0, 1)}"
+        test = self.choose([test, test, f"{name} is None", f"type({name}) is tuple"])
+        text = f"f'{name} is refused: {{type({name}).__name__}}'"
+        return [f"if {test}:", f"    raise {error.format(text)}"]
+
+    # pipelines ------------------------------------------------------------------------------------------------
+
+    def tree(self, name: str, inputs: _Names, scope: _Scope, depth: int) -> tuple[Tree, _Names]:
+        known, pending, made = dict(inputs), list(inputs), _Names()
+        units: list[Unit] = []
+        count = self.pick(1, max(1, min(6, self.left)))
+        for at in range(count):
+            if self.left <= 0:
+                break
+            if depth < 3 and known and self.chance(35, f"nested pipeline at depth {depth + 1}"):
+                news = self.nests(scope, known, pending, depth)
+            else:
+                self.left -= 1
+                news = [self.function(scope, known, pending if at == count - 1 else self.some(pending, 0, 2))]
+            for unit, outputs in news:
+                units.append(unit)
+                known |= outputs
+                made |= outputs
+                pending = [name for name in pending if name not in unit.reads]
+        if pending or not units:
+            unit, outputs = self.function(scope, known, pending)
+            units.append(unit)
+            made |= outputs
+        place = self.pick(0, 5) if depth else 0
+        if len(units) > 1:
+            self.seen("shuffled declaration")
+        return Tree(name, tuple(self.shuffled(units)), place), made
+
+    def nests(self, scope: _Scope, known: _Names, pending: list[str], depth: int) -> list[tuple[Unit, _Names]]:
+        if self.drawn and self.chance(12):
+            reused = self.reuse(scope, known)
+            if reused:
+                return reused
+        feeds = list(dict.fromkeys([*self.some(pending, 0, 2), *self.some(known, 1, 2)]))
+        over, mode = self.mapping(feeds, known)
+        closed = self.chance(30, "nested pipeline with every name mapped")
+        inner_names = list(feeds)
+        if closed:
+            # on purpose the names that the outer pipeline uses too, in other roles
+            inner_names = [f"v{i + 101}" if self.chance(50) else f"x{i + 1}" for i in range(len(feeds))]
+        elif len(feeds) > 1 and self.chance(20, "swapped input names"):
+            inner_names = inner_names[1:] + inner_names[:1]
+        else:
+            inner_names = [self.unique("in") if self.chance(30, "renamed input") else name for name in inner_names]
+        inner: _Names = {}
+        for outer, name in zip(feeds, inner_names, strict=True):
+            kind = known[outer]
+            shorter = _Kind(kind.depth - 1, self.unique("length") if kind.depth > 1 else "")
+            inner[name] = shorter if outer in over else kind
+        tree, made = self.tree(self.unique("inner"), inner, _Scope() if closed else scope, depth + 1)
+        self.drawn.append((tree, inner, made))
+        input_mapping = {o: i for o, i in zip(feeds, inner_names, strict=True) if o != i}
+        spare = [name for name in known if known[name] == ONE and name not in feeds]
+        replaceable = [name for name in tree.outputs if made[name] == ONE]
+        if spare and replaceable and self.chance(8, "inner output overridden from outside"):
+            input_mapping[self.choose(spare)] = self.choose(replaceable)
+        renamed = {n: self.fresh(scope) for n in tree.outputs if closed or self.chance(15, "renamed output")}
+        bare = not (input_mapping or renamed or over) and self.chance(50, "bare nested pipeline")
+        label = None if bare or not self.chance(25, "named nested node") else self.unique("nest")
+        nest = Nest(tree, input_mapping, renamed, tuple(over), mode, label, bare)
+        length = self.unique("length")
+        kinds = {n: _Kind(made[n].depth + 1, length) if over else made[n] for n in tree.outputs}
+        result: list[tuple[Unit, _Names]] = [(nest, {renamed.get(n, n): kind for n, kind in kinds.items()})]
+        if self.chance(10, "one pipeline used twice"):
+            again = {n: self.fresh(scope) for n in tree.outputs}
+            twin = replace(nest, output_mapping=again, name=self.unique("nest"), bare=False)
+            result.append((twin, {again[n]: kind for n, kind in kinds.items()}))
+        return result
+
+    def reuse(self, scope: _Scope, known: _Names) -> list[tuple[Unit, _Names]]:
+        """A pipeline that another one holds already, fed by other values; nothing when none fits."""
+        tree, inner, made = self.choose(self.drawn)
+        mapping: dict[str, str] = {}
+        for name, kind in inner.items():
+            fits = [outer for outer, its in known.items() if outer not in mapping and its.depth == kind.depth]
+            if not fits or (kind.depth and [its.length for its in inner.values()].count(kind.length) > 1):
+                return []
+            mapping[self.choose(fits)] = name
+        self.seen("one pipeline in two parents")
+        renamed = {name: self.fresh(scope) for name in tree.outputs}
+        nest = Nest(tree, mapping, renamed, name=self.unique("nest"))
+        return [(nest, {renamed[name]: made[name] for name in tree.outputs})]
+
+    def mapping(self, feeds: list[str], known: _Names) -> tuple[list[str], Literal["zip", "product"]]:
+        lists = [name for name in feeds if known[name].depth]
+        if not lists or not self.chance(70, "map inside"):
+            return [], "zip"
+        if any(known[name].depth > 1 for name in lists):
+            self.seen("ragged map inside")
+        if len(lists) > 1 and self.chance(50, "product inside"):
+            return lists[:2], "product"
+        first = known[lists[0]].length
+        return [name for name in lists if name == lists[0] or (first and known[name].length == first)], "zip"
+
+    def fresh(self, scope: _Scope) -> str:
+        scope.count += 1
+        return f"v{scope.count}"
+
+    # the call -------------------------------------------------------------------------------------------------
+
+    def case(self) -> Case:
+        kind = self.choose(["run", "rows", "columns"])
+        self.left = self.pick(1, 11)
+        group = "group" if self.chance(50, "lists of one length") else ""
+        inputs: _Names = {}
+        for index in range(self.pick(1, 3)):
+            depth = self.choose([0, 0, 1, 1, 2])
+            inputs[f"x{index + 1}"] = _Kind(depth, group or f"length of x{index + 1}")
+        tree, kinds = self.tree("main", inputs, _Scope(), 0)
+        call = self.call(kind, tree, inputs, kinds)
+        return Case(tree, call, frozenset(self.features))
+
+    def call(self, kind: str, tree: Tree, inputs: _Names, kinds: _Names) -> Call:
+        given = dict(inputs)
+        given |= {name: ONE for name in tree.inputs if name not in inputs and self.chance(40, "default replaced")}
+        # a list may have to be as long as others, so only single values are replaced
+        replaceable = [name for name in tree.outputs if kinds[name] == ONE]
+        if replaceable and self.chance(20, "overridden output"):
+            given |= {name: kinds[name] for name in self.some(replaceable, 1, 2)}
+        output_name, output_nodes = None, tuple[str, ...]()
+        if self.chance(20, "output_name"):
+            output_name = self.choose(tree.outputs)
+        elif self.chance(30, "output_nodes"):
+            output_nodes = tuple(self.some(tree.outputs, 1, 3))
+        wanted = [output_name] if output_name else output_nodes or tree.outputs
+        needed = needs(tree, given, wanted)[1]
+        if set(given) - needed and self.chance(60, "input left out because nothing needs it"):
+            given = {name: its for name, its in given.items() if name in needed}
+        call = Call("run", {}, output_name=output_name, output_nodes=output_nodes)
+        if kind == "run" or not given:
+            lengths: dict[str, int] = {}
+            self.seen("call by run")
+            return replace(call, inputs={name: self.text_of(its, lengths) for name, its in given.items()})
+        self.seen(f"call by {kind}")
+        call = replace(call, on_error="return" if self.chance(50, "on_error return") else "raise")
+        if kind == "columns":
+            return self.columns(call, given)
+        return self.rows(call, given, set(tree.inputs) - set(inputs))
+
+    def columns(self, call: Call, given: _Names) -> Call:
+        over = self.some(given, 1, 2)
+        product = self.chance(40, "map by product")
+        size = self.pick(0, 3)
+        self.seen("map over no items" if size == 0 else "")
+        counts = {name: self.pick(0, 3) if product else size for name in over}
+        lengths = self.lengths(given, () if product else over, max(counts.values()))
+        texts = {name: self.text_of(its, lengths[0]) for name, its in given.items() if name not in over}
+        for name, count in counts.items():
+            column = [self.text_of(given[name], lengths[i]) for i in range(count)]
+            texts[name] = f"[{', '.join(column)}]"
+        mode: Literal["zip", "product"] = "product" if product else "zip"
+        return replace(call, kind="columns", inputs=texts, map_over=tuple(over), map_mode=mode)
+
+    def rows(self, call: Call, given: _Names, optional: set[str]) -> Call:
+        varied = self.some(given, 1, 3)
+        size = self.pick(0, 3)
+        self.seen("map over no items" if size == 0 else "")
+        lengths = self.lengths(given, varied, size)
+        shared = {}
+        for name, its in given.items():
+            if name not in varied or self.chance(15, "row that replaces a shared input"):
+                shared[name] = self.text_of(its, lengths[0])
+        rows = []
+        for index in range(size):
+            left_out = {
+                name for name in varied if name in optional and self.chance(30, "row without an optional input")
+            }
+            rows.append({name: self.text_of(given[name], lengths[index]) for name in varied if name not in left_out})
+        return replace(call, kind="rows", inputs=shared, rows=tuple(rows))
+
+    def lengths(self, given: _Names, varied: Iterable[str], size: int) -> list[dict[str, int]]:
+        """Lengths by tag for each item: every item its own where no list is shared between items."""
+        own = all(its.depth == 0 or name in varied for name, its in given.items())
+        common: dict[str, int] = {}
+        return [{} if own else common for _ in range(max(size, 1))]
+
+
+def draw_case(pick: Pick) -> Case:
+    """A case drawn through `pick(lo, hi)`, which gives an integer of that closed range. Same picks, same case."""
+    return _Draw(pick).case()

@@ -1,0 +1,62 @@
+"""What the three contracts share: a guard, so that no suite drops a promise in silence."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable
+from typing import Any
+
+from hypernodes.testing._draw import draw_case
+
+__all__ = ["Promises", "broken_promises", "check_random_cases", "seeds"]
+
+
+class Promises:
+    """A set of promises, each a test, to inherit. A promise that does not hold is overridden with its reason:
+
+    @pytest.mark.xfail(reason="...")
+    def test_large_values_survive(self, engine):
+        super().test_large_values_survive(engine)
+    """
+
+    def test_every_promise_is_kept_or_excused_with_a_reason(self) -> None:
+        broken = broken_promises(type(self))
+        assert not broken, f"{type(self).__name__} replaces promises without xfail(reason=...): {', '.join(broken)}"
+
+
+def broken_promises(suite: type) -> list[str]:
+    """Promises that `suite`, or a class between it and its contract, replaced without an xfail(reason=...)."""
+    contract = next(base for base in suite.__mro__ if base.__module__.startswith(f"{__package__}."))
+    return [
+        name
+        for name in dir(contract)
+        if name.startswith("test_")
+        and getattr(suite, name, None) is not getattr(contract, name)
+        and not any(_excuses(mark) for mark in _marks(getattr(suite, name, None)))
+    ]
+
+
+def seeds(default: int) -> range:
+    """Seeds for random cases: as many as HYPERNODES_SEEDS says, from HYPERNODES_FIRST_SEED on."""
+    first = int(os.environ.get("HYPERNODES_FIRST_SEED", "0"))
+    return range(first, first + int(os.environ.get("HYPERNODES_SEEDS", str(default))))
+
+
+def check_random_cases(count: int, backend: Any = None, **options: Any) -> None:
+    """Check `count` random cases (see `seeds`) as `Case.check` does; a failing one names its seed."""
+    for seed in seeds(count):
+        try:
+            draw_case(random.Random(seed).randint).check(backend, **options)
+        except AssertionError as error:
+            error.add_note(f"this was draw_case(random.Random({seed}).randint)")
+            raise
+
+
+def _marks(test: Any) -> Iterable[Any]:
+    marks: Iterable[Any] = getattr(test, "pytestmark", ())
+    return marks
+
+
+def _excuses(mark: Any) -> bool:
+    return mark.name == "xfail" and bool(mark.kwargs.get("reason"))

@@ -1,0 +1,173 @@
+"""Every detector of the leak watch catches a planted leak, and is silent once the leak is mended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing import shared_memory
+from pathlib import Path
+
+import pytest
+
+from hypernodes.testing._leaks import TAG, LeakWatch
+
+pytest_plugins = "pytester"
+
+
+@pytest.fixture
+def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeakWatch]:
+    watch = LeakWatch(tmp_path)
+    monkeypatch.setenv(TAG, watch.tag)
+    yield watch
+    assert watch.leaks() == [], "the test of a leak did not mend it"
+
+
+def kinds(watch: LeakWatch) -> set[str]:
+    return {found.partition(":")[0] for found in watch.leaks(grace=0.05)}
+
+
+def test_nothing_left_is_nothing_reported(watch: LeakWatch) -> None:
+    assert watch.leaks(grace=0) == []
+
+
+def test_thread_is_caught_by_name(watch: LeakWatch) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait, name="forgotten")
+    thread.start()
+    assert watch.leaks(grace=0.05) == ["thread: forgotten"]
+    stop.set()
+    thread.join()
+
+
+def test_thread_that_ends_within_the_grace_is_no_leak(watch: LeakWatch) -> None:
+    stop = threading.Event()
+    threading.Thread(target=stop.wait).start()
+    stop.set()
+    assert watch.leaks(grace=5) == []
+
+
+def test_child_process_is_caught_with_its_command(watch: LeakWatch) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    found = [one for one in watch.leaks(grace=0.05) if one.startswith("process:")]
+    assert len(found) == 1
+    assert "input()" in found[0]
+    child.communicate(b"\n")
+
+
+def test_orphan_is_caught_by_its_tag(watch: LeakWatch) -> None:
+    # The parent ends at once, so that the child belongs to another process; it waits for our pipe's end.
+    read, write = os.pipe()
+    child = f"import os; os.read({read}, 1)"
+    script = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}], pass_fds=[{read}])"
+    subprocess.run([sys.executable, "-c", script], pass_fds=[read], check=True)
+    os.close(read)
+    assert "process" in kinds(watch)
+    os.close(write)
+
+
+def test_descriptor_is_caught(watch: LeakWatch) -> None:
+    read, write = os.pipe()
+    assert kinds(watch) == {"descriptor"}
+    os.close(read)
+    os.close(write)
+
+
+def test_shared_memory_is_caught(watch: LeakWatch) -> None:
+    segment = shared_memory.SharedMemory(create=True, size=16)
+    segment.close()
+    assert watch.leaks(grace=0.05) == [f"shared memory: {segment.name}"]
+    segment.unlink()
+
+
+def test_shared_memory_of_a_neighbour_is_not_blamed_on_the_test(watch: LeakWatch, tmp_path: Path) -> None:
+    # A grandchild without the tag whose parent has ended: no relation of ours any more.
+    neighbour = f"""
+import mmap, os
+with open("/dev/shm/hypernodes-neighbour-{watch.tag}", "w+b") as file:
+    file.truncate(16)
+    memory = mmap.mmap(file.fileno(), 16)
+os.write(1, b"ready")
+os.read(0, 1)
+os.unlink("/dev/shm/hypernodes-neighbour-{watch.tag}")
+os.write(1, b"gone")
+"""
+    start = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]])"
+    (stdin, hold), (reply, stdout) = os.pipe(), os.pipe()
+    clean = {name: value for name, value in os.environ.items() if name != TAG}
+    subprocess.run([sys.executable, "-c", start, neighbour], stdin=stdin, stdout=stdout, env=clean, check=True)
+    os.close(stdin)
+    os.close(stdout)
+    assert os.read(reply, 5) == b"ready"
+    assert kinds(watch) == {"descriptor"}
+    os.close(hold)
+    assert os.read(reply, 5) == b"gone"
+    os.close(reply)
+
+
+def test_temporary_file_is_caught(watch: LeakWatch, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "spill.bin").write_bytes(b"x")
+    assert watch.leaks(grace=0) == ["file: folder", "file: folder/spill.bin"]
+    (tmp_path / "folder" / "spill.bin").unlink()
+    (tmp_path / "folder").rmdir()
+
+
+def test_open_event_loop_is_caught(watch: LeakWatch) -> None:
+    loop = asyncio.new_event_loop()
+    assert {"loop", "descriptor"} <= kinds(watch)
+    loop.close()
+
+
+def test_loop_that_still_counts_as_running_is_caught(watch: LeakWatch) -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    asyncio._set_running_loop(loop)
+    assert kinds(watch) == {"loop"}
+    asyncio._set_running_loop(None)
+
+
+def test_what_is_allowed_is_not_reported(watch: LeakWatch) -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait, name="warm-1")
+    thread.start()
+    watch.allow("thread", "warm-*")
+    assert watch.leaks(grace=0) == []
+    stop.set()
+    thread.join()
+
+
+def test_unknown_kind_is_refused_with_the_kinds(watch: LeakWatch) -> None:
+    with pytest.raises(ValueError, match="unknown kind of leak 'threads'; the kinds are thread, process"):
+        watch.allow("threads", "*")
+
+
+def test_fixture_fails_the_test_that_leaks_and_only_that(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os, tempfile, pytest
+        from hypernodes.testing import no_leaks
+
+        @pytest.fixture(autouse=True)
+        def clean(no_leaks):
+            no_leaks.leaks.__func__.__defaults__ = (0.05,)
+
+        def test_clean(tmp_path):
+            (tmp_path / "kept").write_text("a test's own directory is its own business")
+
+        def test_file():
+            tempfile.mkstemp()
+
+        def test_after():
+            with tempfile.TemporaryFile():
+                pass
+        """
+    )
+    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-W", "error")
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines(
+        ["*ERROR at teardown of test_file*", "*the test left behind:", "*descriptor: *", "*file: *"]
+    )

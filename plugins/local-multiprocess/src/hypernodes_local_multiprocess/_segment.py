@@ -1,0 +1,95 @@
+"""Nameless shared memory: what is too big for a socket lies in a file that only descriptors know.
+
+The kernel frees a segment when the last descriptor and mapping of it are gone, so that a crash leaks nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pickle import PickleBuffer
+
+__all__ = ["ALIGNMENT", "Flat", "aligned", "create", "map_privately"]
+
+Flat = bytes | memoryview
+"""Bytes in one piece: indexed by byte, `len` in bytes."""
+
+ALIGNMENT = 64
+"""Frames start at multiples of this many bytes, so that arrays over them are aligned as allocated ones are."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
+_libc.munmap.restype = ctypes.c_int
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def aligned(size: int) -> int:
+    """The next multiple of `ALIGNMENT`, in bytes."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def create(frames: Sequence[Flat]) -> tuple[int, int]:
+    """Copy the frames one after another into a new segment: its descriptor, owned by the caller, and its size in bytes.
+
+    Raises `OSError` when memory or descriptors run out.
+    """
+    fd = _nameless_file()
+    try:
+        offset = 0
+        for frame in frames:
+            # write() copies into fresh pages without zeroing them first, which a mapping would.
+            with memoryview(frame) as view:
+                written = 0
+                while written < len(view):
+                    written += os.pwrite(fd, view[written:], offset + written)
+            offset += aligned(len(frame))
+        os.ftruncate(fd, offset)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, offset
+
+
+def map_privately(fd: int, size: int) -> memoryview:
+    """The segment's bytes, writable, shared until written; closes `fd` in every case.
+
+    The mapping lives as long as anything looks into it. `mmap.mmap` would keep one descriptor for each
+    mapping, so that a thousand results held by a caller would use up the default limit of descriptors.
+    """
+    try:
+        prot = mmap.PROT_READ | mmap.PROT_WRITE
+        address = _libc.mmap(None, size, prot, mmap.MAP_PRIVATE, fd, 0)
+        if address == _MAP_FAILED:  # the kernel's limit of mappings is reached: a copy does as well
+            return _read_all(fd, size)
+    finally:
+        os.close(fd)
+    block = (ctypes.c_ubyte * size).from_address(address)
+    unmap = weakref.finalize(block, _libc.munmap, address, size)
+    unmap.atexit = False  # arrays may still be read while the interpreter ends
+    return PickleBuffer(block).raw()
+
+
+def _read_all(fd: int, size: int) -> memoryview:
+    view = memoryview(bytearray(size))
+    done = 0
+    while done < size:
+        got = os.preadv(fd, [view[done:]], done)
+        if not got:
+            raise OSError(f"a shared segment of {size} bytes ends after {done}")
+        done += got
+    return view
+
+
+def _nameless_file() -> int:
+    if sys.platform == "linux":
+        return os.memfd_create("hypernodes", os.MFD_CLOEXEC)
+    fd, path = tempfile.mkstemp(prefix="hypernodes-")
+    os.unlink(path)
+    return fd

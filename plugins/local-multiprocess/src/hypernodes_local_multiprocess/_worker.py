@@ -1,0 +1,147 @@
+"""What runs in a worker process: one call after another, until its socket ends.
+
+A call runs only if its ticket is still in the worker's ticket pipe. The pool takes a ticket back through its own
+copy of the pipe when it gives the call to another worker; and the tickets left after a death tell
+which calls had not begun.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import socket
+import struct
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from hypernodes_local_multiprocess import _frames
+from hypernodes_local_multiprocess._frames import Message, Outbox, Packet, Reader
+from hypernodes_local_multiprocess._shelf import Shelf
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
+__all__ = ["TICKET", "Frames", "Target", "serve"]
+
+TICKET = struct.Struct("<Q")
+
+Frames = Sequence["Buffer"]
+Target = Callable[[list[memoryview], Mapping[str, list[memoryview]]], Frames | tuple[Frames, bool]]
+"""What a worker calls: frames and named blobs in, frames out. A tuple `(frames, True)` says that the worker is
+tainted: it leaves after the reply, and the pool replaces it."""
+
+
+def serve(sock: socket.socket, tickets: int, target: Target) -> None:
+    """Answer calls until the socket ends or the target declares this worker tainted."""
+    reader, outbox = Reader(sock), Outbox(sock)
+    shelf: Shelf[list[memoryview]] = Shelf()
+    held: int | None = None
+    worker = os.getpid()
+    _send(outbox, _frames.encode(_frames.READY, worker, []))
+    while True:
+        message = reader.take()
+        if message is None:
+            if not reader.fill():
+                _run_exit_functions()
+                return
+            continue
+        if message.lost is not None:
+            raise message.lost
+        frames, blobs = _unpack(message, shelf)
+        ticket = message.ticket
+        del message
+        if held is None:
+            held = _next_ticket(tickets)
+        if held != ticket:  # taken back; a ticket in hand belongs to a later call
+            continue
+        held = None
+        packet, tainted = _answer(target, ticket, frames, blobs)
+        if os.getpid() != worker:  # user code forked, and the copy has come back out of it
+            os._exit(0)
+        del frames, blobs  # a waiting worker keeps no inputs alive
+        _flush_streams()
+        _send(outbox, packet)
+        del packet
+        if tainted:
+            return
+
+
+def _answer(
+    target: Target, ticket: int, frames: list[memoryview], blobs: Mapping[str, list[memoryview]]
+) -> tuple[Packet, bool]:
+    """Call the target; whatever it raises, even `SystemExit`, becomes an error reply."""
+    try:
+        reply = target(frames, blobs)
+        tainted = False
+        if isinstance(reply, tuple) and len(reply) == 2 and isinstance(reply[1], bool):
+            reply, tainted = reply
+        kind = _frames.LAST_RESULT if tainted else _frames.RESULT
+        return _frames.encode(kind, ticket, [_frames.flat(frame) for frame in reply]), tainted
+    except BaseException as error:
+        texts = [_type_name(error), _message(error), _traceback(error)]
+        return _frames.encode(_frames.ERROR, ticket, [text.encode("utf-8", "replace") for text in texts]), False
+
+
+def _unpack(message: Message, shelf: Shelf[list[memoryview]]) -> tuple[list[memoryview], dict[str, list[memoryview]]]:
+    head, *frames = message.frames
+    if not head:
+        return frames, {}
+    named: dict[str, int | None] = json.loads(bytes(head))
+    new: dict[str, list[memoryview]] = {}
+    end = len(frames) - sum(count for count in named.values() if count is not None)
+    position = end
+    for digest, count in named.items():
+        if count is not None:
+            new[digest] = frames[position : position + count]
+            position += count
+    return frames[:end], shelf.place(list(named), new)
+
+
+def _next_ticket(tickets: int) -> int | None:
+    try:
+        data = os.read(tickets, TICKET.size)
+    except BlockingIOError:
+        return None
+    return int(TICKET.unpack(data)[0]) if data else None
+
+
+def _send(outbox: Outbox, packet: Packet) -> None:
+    outbox.push(packet)
+    outbox.flush()
+
+
+def _type_name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as why:  # a user's __str__ may do anything
+        return f"<its message could not be made: {type(why).__name__}>"
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as why:
+        return f"<its traceback could not be made: {type(why).__name__}>"
+
+
+def _flush_streams() -> None:
+    """What the user printed appears before the result does."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            try:
+                stream.flush()
+            except (OSError, ValueError):  # the reader of our output is gone, which fails no call
+                continue
+
+
+def _run_exit_functions() -> None:
+    atexit._run_exitfuncs()
+    _flush_streams()
