@@ -72,7 +72,7 @@ class Program:
         return Located(error, path, (None,) * len(path), at)
 
     def _as_raised(self, error: BaseException) -> BaseException:
-        """Python turns a StopIteration that leaves a coroutine into a RuntimeError; what the function raised is meant."""
+        """What the function raised: Python turns a StopIteration that leaves a coroutine into a RuntimeError."""
         cause = error.__cause__
         if not isinstance(cause, StopIteration) or str(error) != "coroutine raised StopIteration":
             return error
