@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -241,7 +242,8 @@ class Pipeline:
     ) -> Any:
         """`map` from a running event loop, which it never blocks. `items` may be an async iterable."""
         call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error, asynchronous=True)
-        return call.shaped([result async for result in call.astream(ordered=True)])
+        async with aclosing(call.aresults(ordered=True)) as results:
+            return call.shaped([call.settled(result) async for result in results])
 
     def amap_iter(
         self,
@@ -396,7 +398,7 @@ class _MapCall:
         elif not self.keeps_failures and self._collect_inline(results):
             return results
         for result in self._results(ordered=True, base=len(results)):
-            results.append(self._settled(result))
+            results.append(self.settled(result))
         return self.shaped(results)
 
     def _collect_inline(self, results: list[Any]) -> bool:
@@ -432,7 +434,7 @@ class _MapCall:
 
     def stream(self, ordered: bool) -> Generator[Any, None, None]:
         for result in self._results(ordered, 0):
-            yield self._settled(result)
+            yield self.settled(result)
 
     def _results(self, ordered: bool, base: int) -> Iterator[Any]:
         """The shaped result or the `Failure` of each row; `base` rows of this map came before."""
@@ -460,11 +462,17 @@ class _MapCall:
             outcomes.close()
 
     async def astream(self, ordered: bool) -> AsyncGenerator[Any, None]:
+        async with aclosing(self.aresults(ordered)) as results:
+            async for result in results:
+                yield self.settled(result)
+
+    async def aresults(self, ordered: bool) -> AsyncGenerator[Any, None]:
         from hypernodes._hub import Turns
 
         if isinstance(self.items, AsyncIterable):
-            async for result in self._astream_rows(self.items, ordered):
-                yield result
+            async with aclosing(self._aresults_of_async(self.items, ordered)) as results:
+                async for result in results:
+                    yield result
             return
         base = 0
         for prepared, rows in self._runs():
@@ -477,12 +485,12 @@ class _MapCall:
                     for outcome in batch:
                         for ready in turns.ready(outcome) if ordered else (outcome,):
                             count += 1
-                            yield self._settled(_moved(self._shape(ready, prepared), base))
+                            yield _moved(self._shape(ready, prepared), base)
             finally:
                 await batches.aclose()
             base += count
 
-    async def _astream_rows(self, items: AsyncIterable[Any], ordered: bool) -> AsyncGenerator[Any, None]:
+    async def _aresults_of_async(self, items: AsyncIterable[Any], ordered: bool) -> AsyncGenerator[Any, None]:
         from hypernodes._arows import AsyncRows
         from hypernodes._hub import Turns
 
@@ -500,7 +508,7 @@ class _MapCall:
                 for outcome in batch:
                     for ready in turns.ready(outcome) if ordered else (outcome,):
                         rows.delivered()
-                        yield self._settled(self._shape(ready, prepared))
+                        yield self._shape(ready, prepared)
         finally:
             await batches.aclose()
             await rows.close()
@@ -529,7 +537,7 @@ class _MapCall:
             return outcome.failure.at(outcome.index)
         return prepared.wanted.shape(outcome.values)
 
-    def _settled(self, result: Any) -> Any:
+    def settled(self, result: Any) -> Any:
         if isinstance(result, Failure) and not self.keeps_failures:
             raise_failure(result)
         return result
