@@ -53,22 +53,35 @@ class Blueprint:
 def group(steps: Sequence[Step | MapStep], key_of: Callable[[Step | MapStep], Hashable | None]) -> list[list[int]]:
     """Indices of steps in groups of one key that can run one group after another; a key of None stands alone.
 
-    Each step gets a depth: that of what it reads, and one more where the key changes. One group is one depth and key.
+    Each step gets a depth: that of what it reads, and one more where the key changes. One group is one depth and key,
+    with one exception: every step of a group comes after all steps that the group waits for. Else a step could fail, and
+    keep from running, what a run of one step after another would have met first.
     """
     depth: dict[int, int] = {}
-    keys: dict[int, Hashable] = {}
-    groups: dict[tuple[int, Hashable], list[int]] = {}
+    home: dict[int, int] = {}
+    own_of: dict[int, Hashable] = {}
+    latest: dict[tuple[int, Hashable], int] = {}
+    groups: list[list[int]] = []
+    levels: list[int] = []
+    closed: set[int] = set()
     for at, step in enumerate(steps):
         key = key_of(step)
         own: Hashable = ("alone", at) if key is None else key
         level = 0
         for slot in step.sources:
             if slot in depth:
-                level = max(level, depth[slot] + (keys[slot] != own))
+                level = max(level, depth[slot] + (own_of[slot] != own))
+        sources = {home[slot] for slot in step.sources if slot in home}
+        joined = latest.get((level, own))
+        if joined is None or joined in closed or any(groups[one][-1] > groups[joined][0] for one in sources - {joined}):
+            joined = latest[level, own] = len(groups)
+            groups.append([])
+            levels.append(level)
+        groups[joined].append(at)
+        closed |= sources - {joined}
         for slot in step.writes:
-            depth[slot], keys[slot] = level, own
-        groups.setdefault((level, own), []).append(at)
-    return [members for _, members in sorted(groups.items(), key=lambda entry: (entry[0][0], entry[1][0]))]
+            depth[slot], own_of[slot], home[slot] = level, own, joined
+    return [members for _, members in sorted(zip(levels, groups, strict=True), key=lambda entry: (entry[0], entry[1][0]))]
 
 
 def cut(
