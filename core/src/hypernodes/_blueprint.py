@@ -160,7 +160,8 @@ def _border(
     inside = {slot for at in members for slot in steps[at].writes}
     reads = list(dict.fromkeys(slot for at in members for slot in steps[at].sources if slot not in inside))
     if len(members) == len(steps):
-        return reads, list(wanted)
+        # In the order of the inputs, as rows come: then they can be sent as they are.
+        return sorted(reads), list(wanted)
     asked = set(wanted)
     leaving = [
         slot
