@@ -12,7 +12,7 @@ import inspect
 import os
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -401,7 +401,7 @@ class Simulation:
         self.scheduler.done(at, reply)
 
     def may_die(self, dispatch: Dispatch) -> bool:
-        """Chance strikes no task for a third time, nor when one death takes all: then it would look like its own doing."""
+        """Chance strikes no task for a third time, nor where one death takes all: it would look like its own doing."""
         if self.shared_fate:
             return False
         if len(dispatch.tasks) > 1:
@@ -488,7 +488,7 @@ class Simulation:
         rows: dict[int, set[int]] = {}
         for dispatch in self.out.values():
             for task in dispatch.tasks:
-                owner, what = scheduler._owners.get(task.index, (None, None))
+                owner, what = cast(Any, scheduler._owners.get(task.index, (None, None)))
                 fan, index = (owner, what) if hasattr(owner, "rows") else (owner and owner.fan, owner and owner.index)
                 while fan is not None:
                     rows.setdefault(id(fan), set()).add(index)
