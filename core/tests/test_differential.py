@@ -6,14 +6,40 @@ HYPERNODES_SEEDS and HYPERNODES_FIRST_SEED choose how many and which; a failure 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from hypernodes import LocalBackend
+from hypernodes._engine import Feed, Site
+from hypernodes._engines import SequentialEngine
+from hypernodes._task import Outcome, Stage
 from hypernodes.testing import draw_case
 from hypernodes.testing._promises import check_random_cases
+
+
+@dataclass(frozen=True)
+class Lying(SequentialEngine):
+    """An engine with a planted bug: what is True comes home as 1, as from a column of numbers."""
+
+    name: ClassVar[str] = "lying"
+
+    def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        for outcome in super().execute(stage, tasks, site):
+            values = outcome.values
+            yield outcome if values is None else outcome._replace(values=tuple(1 if v is True else v for v in values))
+
+
+def test_engine_with_a_planted_bug_is_caught_with_seed_and_program() -> None:
+    with pytest.raises(AssertionError, match=r"expected bool True, got int 1") as caught:
+        check_random_cases(200, LocalBackend(engine=Lying()))
+    assert "Pipeline(name='main'" in str(caught.value)
+    assert "draw_case(random.Random(" in caught.value.__notes__[0]
+
 
 MODES = ("sequential", "async", "parallel")
 
