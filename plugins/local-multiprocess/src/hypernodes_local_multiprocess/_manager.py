@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from enum import IntEnum
 
-from hypernodes._errors import PlaceError, WorkerLostError
+from hypernodes import PlaceError, WorkerLostError
 from hypernodes_local_multiprocess._crew import Crew, Outcome
 from hypernodes_local_multiprocess._handle import Call
 
@@ -106,10 +106,12 @@ class Manager:
         # The zygote inherits this, so that Ctrl-C cannot strike before it has said that it ignores it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            while not self._finished():
+            while True:
                 self._crew.staff()
                 self._feed()
                 self._deliver()
+                if self._finished():
+                    break
                 self._crew.turn()
             if self._closing is Closing.WHEN_DONE:
                 self._crew.say_farewell(lambda: self._closing is Closing.NOW)
