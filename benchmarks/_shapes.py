@@ -1,0 +1,56 @@
+"""Pipelines of trivial nodes, each with the function that somebody would write by hand for the same dict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from hypernodes import Pipeline, node
+
+__all__ = ["Shape", "chain", "functions", "lattice", "shape"]
+
+Wiring = Sequence[tuple[str, Sequence[str]]]
+"""For each function, in an order that works, its name and its parameters."""
+
+
+class Shape(NamedTuple):
+    """A pipeline, and a hand-written function of its inputs that gives what `run` gives."""
+
+    pipeline: Pipeline
+    plain: Callable[..., dict[str, Any]]
+
+
+def functions(wiring: Wiring, asynchronous: bool = False) -> dict[str, Callable[..., Any]]:
+    """A function of its own for each name: it adds its parameters and one."""
+    word = "async def" if asynchronous else "def"
+    lines = [f"{word} {name}({', '.join(reads)}): return {' + '.join(reads)} + 1" for name, reads in wiring]
+    namespace: dict[str, Any] = {"__name__": __name__}
+    exec("\n".join(lines), namespace)
+    return {name: namespace[name] for name, _ in wiring}
+
+
+def shape(wiring: Wiring, inputs: Sequence[str]) -> Shape:
+    """The pipeline, and a straight-line function over the same functions."""
+    made = functions(wiring)
+    steps = [f"    {name} = call_{name}({', '.join(reads)})" for name, reads in wiring]
+    result = ", ".join(f"{name!r}: {name}" for name, _ in wiring)
+    source = "\n".join([f"def plain({', '.join(inputs)}):", *steps, f"    return {{{result}}}"])
+    namespace: dict[str, Any] = {f"call_{name}": function for name, function in made.items()}
+    exec(source, namespace)
+    return Shape(Pipeline([node(function) for function in made.values()]), namespace["plain"])
+
+
+def chain(length: int) -> Shape:
+    """Each node reads the one before."""
+    return shape([(f"v{at}", [f"v{at - 1}" if at else "x"]) for at in range(length)], ["x"])
+
+
+def lattice(side: int) -> Shape:
+    """Each node reads its neighbours above and to the left; the values grow, as they do by hand."""
+    wiring = []
+    for row in range(side):
+        for column in range(side):
+            reads = [f"v{row - 1}_{column}"] if row else []
+            reads += [f"v{row}_{column - 1}"] if column else []
+            wiring.append((f"v{row}_{column}", reads or ["x"]))
+    return shape(wiring, ["x"])
