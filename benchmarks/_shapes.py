@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 
 from hypernodes import Pipeline, node
 
-__all__ = ["Shape", "chain", "functions", "lattice", "shape"]
+__all__ = [
+    "Shape",
+    "chain",
+    "chain_wiring",
+    "functions",
+    "lattice",
+    "lattice_wiring",
+    "shape",
+    "spread_wiring",
+]
 
 Wiring = Sequence[tuple[str, Sequence[str]]]
 """For each function, in an order that works, its name and its parameters."""
@@ -20,13 +29,17 @@ class Shape(NamedTuple):
     plain: Callable[..., dict[str, Any]]
 
 
-def functions(wiring: Wiring, asynchronous: bool = False) -> dict[str, Callable[..., Any]]:
-    """A function of its own for each name: it adds its parameters and one."""
-    word = "async def" if asynchronous else "def"
-    lines = [f"{word} {name}({', '.join(reads)}): return {' + '.join(reads)} + 1" for name, reads in wiring]
+def functions(wiring: Wiring) -> dict[str, Callable[..., Any]]:
+    """A function of its own for each name: one more than its only parameter, or the rest of a sum."""
+    lines = [f"def {name}({', '.join(reads)}): return {_sum(reads)}" for name, reads in wiring]
     namespace: dict[str, Any] = {"__name__": __name__}
     exec("\n".join(lines), namespace)
     return {name: namespace[name] for name, _ in wiring}
+
+
+def _sum(reads: Sequence[str]) -> str:
+    """An expression over the names that stays small however many nodes there are."""
+    return f"{reads[0]} + 1" if len(reads) == 1 else f"({' + '.join(reads)}) % 997"
 
 
 def shape(wiring: Wiring, inputs: Sequence[str]) -> Shape:
@@ -40,17 +53,34 @@ def shape(wiring: Wiring, inputs: Sequence[str]) -> Shape:
     return Shape(Pipeline([node(function) for function in made.values()]), namespace["plain"])
 
 
-def chain(length: int) -> Shape:
+def chain_wiring(length: int) -> Wiring:
     """Each node reads the one before."""
-    return shape([(f"v{at}", [f"v{at - 1}" if at else "x"]) for at in range(length)], ["x"])
+    return [(f"v{at}", [f"v{at - 1}" if at else "x"]) for at in range(length)]
 
 
-def lattice(side: int) -> Shape:
-    """Each node reads its neighbours above and to the left; the values grow, as they do by hand."""
+def lattice_wiring(side: int) -> Wiring:
+    """Each node reads its neighbours above and to the left."""
     wiring = []
     for row in range(side):
         for column in range(side):
             reads = [f"v{row - 1}_{column}"] if row else []
             reads += [f"v{row}_{column - 1}"] if column else []
             wiring.append((f"v{row}_{column}", reads or ["x"]))
-    return shape(wiring, ["x"])
+    return wiring
+
+
+def spread_wiring(length: int) -> Wiring:
+    """Each node reads four of the sixteen before it, or the input: many edges."""
+    wiring = []
+    for at in range(length):
+        near = [at - step for step in (1, 4, 9, 16) if at >= step]
+        wiring.append((f"v{at}", [f"v{source}" for source in near] or ["x"]))
+    return wiring
+
+
+def chain(length: int) -> Shape:
+    return shape(chain_wiring(length), ["x"])
+
+
+def lattice(side: int) -> Shape:
+    return shape(lattice_wiring(side), ["x"])
