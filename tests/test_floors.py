@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("_wire", "_schedule", "_drive", "_engines", "_local"),
     ("_hub",),
     ("_pipeline", "_explain"),
-    ("__init__", "plugin", "testing", "__main__", "_cli"),
+    ("__init__", "plugin", "testing", "__main__", "_cli", "_cli_list", "_cli_run", "_cli_text", "_cli_values"),
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 PLAIN = 1  # up to this floor nothing but the standard library

@@ -8,11 +8,11 @@ import os
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from hypernodes._cli_text import Abort, emit, json_of, one_line, safe
 from hypernodes._cli_values import inputs_of, rows_of
@@ -64,8 +64,8 @@ def _map(pipeline: Pipeline, shared: dict[str, Any], chosen: Namespace, out: Tex
 
     count = failed = 0
     with closing(rows_of(pipeline, chosen.map)) as rows, _written(chosen.out, out) as lines:
-        results = pipeline.map_iter(rows, inputs=shared, output_nodes=chosen.output, on_error=chosen.on_error)
-        with closing(results):
+        stream = pipeline.map_iter(rows, inputs=shared, output_nodes=chosen.output, on_error=chosen.on_error)
+        with closing(cast("Generator[Any, None, None]", stream)) as results:
             for result in results:
                 if isinstance(result, Failure):
                     failed += 1
@@ -132,9 +132,10 @@ def _pipeline(chosen: Namespace) -> Pipeline:
 
 
 def _module(name: str, app_dir: str | None) -> ModuleType:
+    if "/" in name or name.endswith(".py"):
+        raise Abort(f"'{safe(name)}' is a path, not the name of a module; to import a file, pass --file")
     if not _MODULE.fullmatch(name):
-        hint = "; to import a file, pass --file" if "/" in name or name.endswith(".py") else ""
-        raise Abort(f"'{safe(name)}' is not the name of a module{hint}")
+        raise Abort(f"'{safe(name)}' is not the name of a module")
     with _importing(name, missing=f"also not in --app-dir '{app_dir}'" if app_dir else _ASK_FOR_APP_DIR):
         return importlib.import_module(name)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
@@ -77,17 +77,17 @@ class Route:
                 raise feed.error
             return
         if self.single is not None:
-            with using(self.plan.places[self.single.steps[0].place].backend) as place:
+            with using(self.plan.places[self.single.steps[0].place]) as place:
                 yield from _execute(place, self.single, feed)
         else:
             yield from _Lanes(self).outcomes(feed)
 
-    async def aoutcomes(self, feed: Feed) -> AsyncIterator[list[Outcome]]:
+    async def aoutcomes(self, feed: Feed) -> AsyncGenerator[list[Outcome], None]:
         """The same on the running loop: coroutine nodes are awaited on it where the plan's engine allows."""
         from hypernodes._bridge import batches_from_thread
 
         if self.single is not None and self.plan.steps:
-            backend = self.plan.places[self.single.steps[0].place].backend
+            backend = self.plan.places[self.single.steps[0].place]
             with using(backend) as place:
                 if place.session.here and isinstance(place.engine, AsyncEngine | SequentialEngine):
                     one_by_one = isinstance(place.engine, SequentialEngine)
@@ -100,7 +100,7 @@ class Route:
                         async for batch in batches:
                             yield batch
                     finally:
-                        await batches.aclose()  # type: ignore[attr-defined]
+                        await batches.aclose()
                     return
         async for batch in batches_from_thread(lambda: self.outcomes(feed)):
             yield batch
@@ -216,7 +216,7 @@ class _Lanes:
 
     def _send(self, dispatch: Dispatch) -> None:
         stage = dispatch.stage
-        backend = self.places[stage.steps[0].place].backend
+        backend = self.places[stage.steps[0].place]
         if engine_spec_of(backend).name == "sequential" and backend.name == "local":
             self.inline.append(dispatch)
             return

@@ -8,14 +8,14 @@ of its backend in `places`. Nothing here recurses over nodes or nesting, except 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from hypernodes._graph import Graph, missing_inputs
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
 
-__all__ = ["MapStep", "Place", "Plan", "Planned", "Step", "compile_plan"]
+__all__ = ["MapStep", "Plan", "Planned", "Step", "compile_plan"]
 
 
 class Planned(Protocol):
@@ -30,22 +30,18 @@ class Planned(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A backend that steps of a plan run on, and the level of nesting that chose it."""
-
-    backend: Any
-    chosen_by: str
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
-    """One call of one node: each parameter with the slot it reads, and the slots it writes."""
+    """One call of one node: each parameter with the slot it reads, and the slots it writes.
+
+    `place` is the index of its backend; `origin` names the pipeline that chose it, `""` where none did.
+    """
 
     node: Node[..., Any]
     path: tuple[str, ...]
     reads: tuple[tuple[str, int], ...]
     writes: tuple[int, ...]
     place: int
+    origin: str = ""
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -85,36 +81,44 @@ class Plan:
     inputs: tuple[tuple[str, int], ...]
     outputs: tuple[tuple[str, int], ...]
     steps: tuple[Step | MapStep, ...]
-    places: tuple[Place, ...]
+    places: tuple[Any, ...]
 
 
 class _Frame:
     """One pipeline while its nodes are being laid out."""
 
-    __slots__ = ("children", "names", "nest", "parent", "path", "place")
+    __slots__ = ("children", "names", "nest", "origin", "parent", "path", "place")
 
     def __init__(
         self,
         pipeline: Planned,
         path: tuple[str, ...],
         place: int,
+        origin: str,
         names: dict[str, int],
         parent: _Frame | None = None,
         nest: NestedPipeline | None = None,
     ) -> None:
         self.children: Iterator[GraphNode] = iter(pipeline.graph.order)
-        self.path, self.place, self.names, self.parent, self.nest = path, place, names, parent, nest
+        self.path, self.place, self.origin, self.names = path, place, origin, names
+        self.parent, self.nest = parent, nest
 
 
 class _Mapped:
     """A mapped nested pipeline before its inner plan is known: which outputs are needed is found out first."""
 
-    __slots__ = ("nest", "path", "place", "reads", "slots")
+    __slots__ = ("nest", "origin", "path", "place", "reads", "slots")
 
     def __init__(
-        self, nest: NestedPipeline, path: tuple[str, ...], place: int, reads: dict[str, int], slots: dict[str, int]
+        self,
+        nest: NestedPipeline,
+        path: tuple[str, ...],
+        place: int,
+        origin: str,
+        reads: dict[str, int],
+        slots: dict[str, int],
     ) -> None:
-        self.nest, self.path, self.place, self.reads, self.slots = nest, path, place, reads, slots
+        self.nest, self.path, self.place, self.origin, self.reads, self.slots = nest, path, place, origin, reads, slots
 
 
 def compile_plan(pipeline: Planned, given: Iterable[str], wanted: Iterable[str], default_backend: Any) -> Plan:
@@ -123,40 +127,45 @@ def compile_plan(pipeline: Planned, given: Iterable[str], wanted: Iterable[str],
     A given name that a node makes overrides it: its producer runs only if something else needs it.
     Raises `MissingInputError` for all needed inputs that are not given, at once.
     """
-    places: list[Place] = []
-    name = pipeline.name
-    place = _place(places, pipeline.backend, name, 0) if pipeline.backend is not None else _add(places, default_backend, "default")
-    plan = _Compiler(places).plan(pipeline, (name,), place, tuple(given), tuple(wanted))
-    return Plan(plan.path, plan.inputs, plan.outputs, plan.steps, tuple(places))
-
-
-def _add(places: list[Place], backend: Any, chosen_by: str) -> int:
-    places.append(Place(backend, chosen_by))
-    return len(places) - 1
-
-
-def _place(places: list[Place], backend: Any, chosen_by: str, inherited: int) -> int:
-    """The index of `backend` among the places: equal backends are one place; None stays where it is."""
-    if backend is None:
-        return inherited
-    for at, place in enumerate(places):
-        if place.backend == backend:
-            return at
-    return _add(places, backend, chosen_by)
+    backend = default_backend if pipeline.backend is None else pipeline.backend
+    origin = "" if pipeline.backend is None else pipeline.name
+    places = [backend]
+    plan = _Compiler(places).plan(pipeline, (pipeline.name,), 0, origin, tuple(given), tuple(wanted))
+    return replace(plan, places=tuple(places))
 
 
 class _Compiler:
     """Lays out one plan after another over one table of places."""
 
-    def __init__(self, places: list[Place]) -> None:
+    def __init__(self, places: list[Any]) -> None:
         self.places = places
 
+    def _place(self, nest: NestedPipeline, place: int, origin: str) -> tuple[int, str]:
+        """Where a nested pipeline runs, and who chose it: inherited means stay here, explicit means go there.
+
+        Equal backends are one place.
+        """
+        backend = nest.pipeline.backend
+        if backend is None:
+            return place, origin
+        for at, known in enumerate(self.places):
+            if type(known) is type(backend) and known == backend:
+                return at, nest.name
+        self.places.append(backend)
+        return len(self.places) - 1, nest.name
+
     def plan(
-        self, pipeline: Planned, path: tuple[str, ...], place: int, given: tuple[str, ...], wanted: tuple[str, ...]
+        self,
+        pipeline: Planned,
+        path: tuple[str, ...],
+        place: int,
+        origin: str,
+        given: tuple[str, ...],
+        wanted: tuple[str, ...],
     ) -> Plan:
         slots = len(given)
         names = {name: slot for slot, name in enumerate(given)}
-        root = frame = _Frame(pipeline, path, place, names)
+        root = frame = _Frame(pipeline, path, place, origin, names)
         laid: list[Step | _Mapped] = []
         while True:
             node = next(frame.children, None)
@@ -166,26 +175,24 @@ class _Compiler:
                 self._close(frame)
                 frame = frame.parent
             elif isinstance(node, NestedPipeline):
-                inner_place = _place(self.places, node.pipeline.backend, node.name, frame.place)
                 inner_path = (*frame.path, node.name)
-                reads = {
-                    inner: frame.names[outer] for outer, inner in node.inner_names.items() if outer in frame.names
-                }
+                reads = {inner: frame.names[outer] for outer, inner in node.inner_names.items() if outer in frame.names}
                 if node.map_over:
                     made = {}
                     for inner in node.outer_names:
                         made[inner], slots = slots, slots + 1
-                    laid.append(_Mapped(node, inner_path, frame.place, reads, made))
+                    laid.append(_Mapped(node, inner_path, frame.place, frame.origin, reads, made))
                     self._bind(frame, {node.outer_names[inner]: slot for inner, slot in made.items()})
                 else:
-                    frame = _Frame(node.pipeline, inner_path, inner_place, reads, frame, node)
+                    inner_place, inner_origin = self._place(node, frame.place, frame.origin)
+                    frame = _Frame(node.pipeline, inner_path, inner_place, inner_origin, reads, frame, node)
             else:
                 assert isinstance(node, Node)
                 known = frame.names
                 found = tuple([(p.name, known[p.name]) for p in node.parameters if p.name in known])
                 writes = tuple(range(slots, slots + len(node.outputs)))
                 slots += len(writes)
-                laid.append(Step(node, (*frame.path, node.name), found, writes, frame.place))
+                laid.append(Step(node, (*frame.path, node.name), found, writes, frame.place, frame.origin))
                 self._bind(frame, dict(zip(node.outputs, writes, strict=True)))
         outputs = tuple((name, root.names[name]) for name in wanted)
         steps = self._needed(laid, {slot for _, slot in outputs}, path[0], given)
@@ -235,8 +242,8 @@ class _Compiler:
 
     def _map_step(self, step: _Mapped, outputs: tuple[str, ...]) -> MapStep:
         nest = step.nest
-        place = _place(self.places, nest.pipeline.backend, nest.name, step.place)
-        inner = self.plan(nest.pipeline, step.path, place, tuple(step.reads), outputs)
+        place, origin = self._place(nest, step.place, step.origin)
+        inner = self.plan(nest.pipeline, step.path, place, origin, tuple(step.reads), outputs)
         position = {name: at for at, name in enumerate(step.reads)}
         return MapStep(
             path=step.path,
@@ -247,4 +254,3 @@ class _Compiler:
             writes=tuple(step.slots[name] for name in outputs),
             place=step.place,
         )
-

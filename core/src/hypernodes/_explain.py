@@ -1,0 +1,166 @@
+"""A call explained before it runs: where every node would run, who chose that, what would cross and what could not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from hypernodes._backend import Backend, engine_spec_of, label
+from hypernodes._plan import MapStep, Plan, Step
+
+__all__ = ["Explanation", "Placement", "explain"]
+
+_COLUMNS = ("node", "runs on", "chosen by", "nodes", "items", "reads", "makes")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One node of the plan: its path, its backend with engine and modes, and which pipeline chose the backend.
+
+    `chosen_by` is `""` where no pipeline named a backend. `mapped` counts the maps that the node is under.
+    """
+
+    path: tuple[str, ...]
+    place: str
+    backend: Backend
+    engine: str
+    chosen_by: str
+    node_execution: str
+    map_execution: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    mapped: int
+    unsendable: str = ""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a call would do. `str()` of it is a table to read; the rest is data.
+
+    `crossings` counts the values that would leave the place they are in, for one item. `workers` says for each place
+    how much would run at once.
+    """
+
+    pipeline: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[Placement, ...]
+    crossings: int
+    workers: dict[str, str]
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The distinct places, in the order in which they are first needed."""
+        return tuple(dict.fromkeys(node.place for node in self.nodes))
+
+    def __str__(self) -> str:
+        rows = [_COLUMNS, *(_row(node) for node in self.nodes)]
+        widths = [max(len(row[at]) for row in rows) for at in range(len(_COLUMNS))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        count = len(self.nodes)
+        crossed = (
+            f"{self.crossings} value{'' if self.crossings == 1 else 's'} cross{'es' if self.crossings == 1 else ''}"
+        )
+        head = [
+            f"pipeline '{self.pipeline}': {', '.join(self.inputs) or 'no inputs'} -> {', '.join(self.outputs)}",
+            f"{_several(count, 'node')} in {_several(len(self.places), 'place')}; {crossed} a border for each item",
+            "",
+        ]
+        tail = [f"{place}: {bound}" for place, bound in self.workers.items()]
+        faults = [f"cannot be sent: {node.unsendable}" for node in self.nodes if node.unsendable]
+        return "\n".join([*head, *lines, "", *tail, *faults])
+
+
+def explain(plan: Plan) -> Explanation:
+    """Explain a compiled plan. Nodes that would have to be pickled are pickled, to see whether they can be."""
+    nodes = tuple(_placed(plan))
+    return Explanation(
+        pipeline=plan.path[0],
+        inputs=tuple(name for name, _ in plan.inputs),
+        outputs=tuple(name for name, _ in plan.outputs),
+        nodes=nodes,
+        crossings=_crossings(plan, 0),
+        workers={node.place: _workers(node.backend) for node in nodes},
+    )
+
+
+def _placed(plan: Plan) -> Iterator[Placement]:
+    todo: list[tuple[Step | MapStep, int]] = [(step, 0) for step in reversed(plan.steps)]
+    while todo:
+        step, mapped = todo.pop()
+        if isinstance(step, MapStep):
+            todo += [(inner, mapped + 1) for inner in reversed(step.inner.steps)]
+            continue
+        backend = plan.places[step.place]
+        yield Placement(
+            path=step.path,
+            place=label(backend),
+            backend=backend,
+            engine=engine_spec_of(backend).name,
+            chosen_by=step.origin,
+            node_execution=backend.node_execution,
+            map_execution=backend.map_execution,
+            inputs=tuple(name for name, _ in step.reads),
+            outputs=step.node.outputs,
+            mapped=mapped,
+            unsendable=_unsendable(step, backend),
+        )
+
+
+def _crossings(plan: Plan, home: int) -> int:
+    """Values that enter a step from elsewhere, and wanted ones that must come home; counted once for each place."""
+    made_at = {slot: home for _, slot in plan.inputs}
+    crossed: set[tuple[int, int]] = set()
+    inner = 0
+    for step in plan.steps:
+        place = step.inner.steps[0].place if isinstance(step, MapStep) and step.inner.steps else step.place
+        crossed.update((slot, place) for slot in step.sources if made_at[slot] != place)
+        made_at.update(dict.fromkeys(step.writes, place))
+        if isinstance(step, MapStep) and step.crosses:
+            inner += _crossings(step.inner, place)
+    crossed.update((slot, home) for _, slot in plan.outputs if made_at[slot] != home)
+    return len(crossed) + inner
+
+
+def _workers(backend: Any) -> str:
+    spec = engine_spec_of(backend)
+    modes = f"nodes {backend.node_execution}, items {backend.map_execution}"
+    bound = (
+        f"at most {backend.max_workers} at once" if backend.max_workers else "as many at once as the engine's default"
+    )
+    return f"engine '{spec.name}' ({spec.summary}), {modes}" + ("" if spec.name == "sequential" else f", {bound}")
+
+
+def _unsendable(step: Step, backend: Backend) -> str:
+    if engine_spec_of(backend).name in ("sequential", "async", "threaded") and backend.name == "local":
+        return ""
+    from hypernodes._errors import UnsendableError
+    from hypernodes._task import Stage
+    from hypernodes._wire import pack_stage
+
+    try:
+        pack_stage(Stage(step.path[0], [step], [], []))
+    except UnsendableError as error:
+        return str(error)
+    return ""
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _row(node: Placement) -> tuple[str, ...]:
+    name = " > ".join(node.path[1:]) + (
+        " (mapped)" if node.mapped == 1 else f" (mapped {node.mapped}x)" if node.mapped else ""
+    )
+    return (
+        name,
+        node.place,
+        node.chosen_by or "default",
+        node.node_execution,
+        node.map_execution,
+        ", ".join(node.inputs),
+        ", ".join(node.outputs),
+    )

@@ -1,0 +1,127 @@
+"""Fixtures of the pool's tests: pools that are closed, and a look for anything that they leave behind."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hypernodes_local_multiprocess._pool import ProcessPool
+
+TAG = "HYPERNODES_TEST_TAG"
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """The first true value of the condition; fails when there is none within the time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.002)
+    return value
+
+
+def tagged(tag: str) -> list[int]:
+    """Living processes, this one apart, that were started with that tag in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if tag.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except (OSError, ProcessLookupError):
+                continue  # it ended, or is another user's
+    return found
+
+
+def call(pool: ProcessPool, name: str, *args: Any, blobs: Any = None) -> Future[list[memoryview]]:
+    """Ask a pool on `pool_targets:command` for one of the functions there."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps((name, *args), protocol=5, buffer_callback=buffers.append)
+    return pool.submit([head, *buffers], blobs or {})
+
+
+def value(future: Future[list[memoryview]], seconds: float = 20.0) -> Any:
+    """The unpickled result."""
+    frames = future.result(seconds)
+    return pickle.loads(frames[0], buffers=frames[1:])
+
+
+def open_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def tag(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A mark in the environment of every process that the test starts."""
+    mark = f"tag-{uuid.uuid4().hex}"
+    monkeypatch.setenv(TAG, mark)
+    return mark
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(tag: str) -> Iterator[None]:
+    """Every test ends with the processes, threads and descriptors that it began with."""
+    fds, threads = open_fds(), set(threading.enumerate())
+    yield
+    assert tagged(tag) == []
+    assert set(threading.enumerate()) == threads
+    assert open_fds() == fds
+
+
+@pytest.fixture
+def make_pool(tag: str) -> Iterator[Callable[..., ProcessPool]]:
+    """Makes pools that are killed when the test ends."""
+    pools: list[ProcessPool] = []
+
+    def make(workers: int = 2, target: str = "pool_targets:command") -> ProcessPool:
+        pools.append(ProcessPool(workers, target))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.shutdown(kill=True)
+
+
+@pytest.fixture
+def pool(make_pool: Callable[..., ProcessPool]) -> ProcessPool:
+    return make_pool()
+
+
+@pytest.fixture
+def run_script(tmp_path: Path, tag: str) -> Iterator[Callable[..., Any]]:
+    """Starts a script, without a main guard, as a program of its own; it is ended with the test."""
+    import subprocess
+
+    running: list[subprocess.Popen[str]] = []
+
+    def run(source: str) -> subprocess.Popen[str]:
+        path = tmp_path / "script.py"
+        path.write_text(source)
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        running.append(
+            subprocess.Popen(
+                [sys.executable, "-W", "error", str(path)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                # A shell that started the tests in the background has made Ctrl-C ignored, which is inherited.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+            )
+        )
+        return running[-1]
+
+    yield run
+    for process in running:
+        process.kill()
+        process.communicate()
