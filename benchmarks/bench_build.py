@@ -12,7 +12,9 @@ from hypernodes import Pipeline, node
 
 
 def sizes() -> None:
-    table = Table("Building and the first run (goal: <= 25 µs a node, flat)", "what", "@node", "Pipeline", "first run", "a node")
+    table = Table(
+        "Building and the first run (goal: <= 25 µs a node, flat)", "what", "@node", "Pipeline", "first run", "a node"
+    )
     for what, wiring_of in (("chain", chain_wiring), ("4 parents each", spread_wiring)):
         for count in (100, 1000, 10_000):
             report(table, f"{what} of {count:,}", wiring_of(count))

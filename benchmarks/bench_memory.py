@@ -53,9 +53,16 @@ def main() -> None:
         "Memory of map_iter over an endless stream, items of 1 kB (goal: flat)",
         "engine", "items", "MiB after a tenth", "MiB at the end", "the most", "bytes more an item",
     )  # fmt: skip
-    for engine, count in (("sequential", 1_000_000), ("async", 100_000), ("threaded", 100_000), ("multiprocess", 100_000)):
+    for engine, count in (
+        ("sequential", 1_000_000),
+        ("async", 100_000),
+        ("threaded", 100_000),
+        ("multiprocess", 100_000),
+    ):
         count = count // 10 if QUICK else count
-        done = subprocess.run([sys.executable, __file__, engine, str(count)], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, __file__, engine, str(count)], check=True, capture_output=True, text=True
+        )
         early, late, most = map(float, done.stdout.split())
         growth = (late - early) * 2**20 / (0.9 * count)
         table.row(engine, f"{count:,}", f"{early:.1f}", f"{late:.1f}", f"{most:.1f}", f"{growth:.1f}")

@@ -66,7 +66,9 @@ def by_hand(length: int) -> Callable[[int], int]:
 def main() -> None:
     for length in (10, 100):
         plain = by_hand(length)
-        table = Table(f"A chain of {length} trivial nodes", "what", "one run", "over plain", "map of 1,000", "over plain")
+        table = Table(
+            f"A chain of {length} trivial nodes", "what", "one run", "over plain", "map of 1,000", "over plain"
+        )
         for make, needs in ((hypernodes, "hypernodes"), (pipefunc, "pipefunc"), (hamilton, "hamilton")):
             if find_spec(needs) is None:
                 table.row(needs, "not installed", "", "", "")
