@@ -88,17 +88,18 @@ class Inline:
             failure = located.failure(self.place).at(len(results) - start)
         raise_failure(failure)
 
-    def each(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
-        """The shaped result or the `Failure` of each row, one at a time."""
+    def each(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """The shaped result or the `Failure` of each row, a tuple in the order of the plan's inputs, one at a time."""
         from hypernodes._loops import keeping_thread_loop, run_coroutine
 
         program = self._program()
         call = program.call
-        with keeping_thread_loop(self.is_async):
+        is_async = self.is_async
+        with keeping_thread_loop(is_async):
             for index, row in enumerate(rows):
                 try:
-                    value = call(**row)
-                    if self.is_async:
+                    value = call(*row)
+                    if is_async:
                         value = run_coroutine(value)
                 except ABORTS:
                     raise

@@ -7,7 +7,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._backend import Backend
-from hypernodes._calls import Columns, Wanted, check_items, merged, not_a_row, row_runs, wanted
+from hypernodes._calls import Columns, Wanted, check_items, merged, not_a_row, row_getter, row_runs, wanted
 from hypernodes._engine import Feed
 from hypernodes._errors import GraphError, NodeDefinitionError, did_you_mean
 from hypernodes._failure import Failure, raise_failure
@@ -324,6 +324,7 @@ class _Prepared:
 
         self.plan, self.wanted = plan, want
         self.names = tuple(name for name, _ in plan.inputs)
+        self.row = row_getter(self.names)
         places = {step.place for step in plan.steps}
         self.inline: Inline | None = None
         crosses = any(getattr(step, "crosses", False) for step in plan.steps)
@@ -340,9 +341,6 @@ class _Prepared:
 
             self._route = Route(self.plan)
         return self._route
-
-    def row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple([values[name] for name in self.names])
 
     def run(self, values: dict[str, Any]) -> Any:
         """Run once through the hub."""
@@ -433,25 +431,25 @@ class _MapCall:
         base = skip
         for prepared, rows in self._runs():
             count = 0
-            if prepared.inline is not None:
-                shaped = (dict(zip(prepared.names, row, strict=True)) for row in rows)
-                for result in prepared.inline.each(shaped):
-                    count += 1
-                    yield self._settled(result, base)
-            else:
-                for result in self._through_hub(prepared, rows, ordered):
-                    count += 1
-                    yield self._settled(result, base)
+            for count, result in enumerate(self._run(prepared, rows, ordered, base), 1):  # noqa: B007
+                yield result
             base += count
 
-    def _through_hub(self, prepared: _Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool) -> Iterator[Any]:
+    def _run(
+        self, prepared: _Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool, base: int
+    ) -> Generator[Any, None, None]:
+        """The results of rows that share one plan; `base` is how many items came before them."""
+        if prepared.inline is not None:
+            for result in prepared.inline.each(rows):
+                yield result if not isinstance(result, Failure) else self._failed(result, base)
+            return
         from hypernodes._hub import in_order
 
         feed = Feed(rows)
         outcomes = prepared.outcomes(feed)
         try:
             for outcome in in_order(outcomes, feed, stop_at_failure=not self.keeps_failures) if ordered else outcomes:
-                yield self._shape(outcome, prepared)
+                yield self._result(outcome, prepared, base)
         finally:
             outcomes.close()
 
@@ -473,7 +471,7 @@ class _MapCall:
                     for outcome in batch:
                         for ready in turns.ready(outcome) if ordered else (outcome,):
                             count += 1
-                            yield self._settled(self._shape(ready, prepared), base)
+                            yield self._result(ready, prepared, base)
             finally:
                 await batches.aclose()
             base += count
@@ -496,7 +494,7 @@ class _MapCall:
                 for outcome in batch:
                     for ready in turns.ready(outcome) if ordered else (outcome,):
                         rows.delivered()
-                        yield self._settled(self._shape(ready, prepared), 0)
+                        yield self._result(ready, prepared, 0)
         finally:
             await batches.aclose()
             await rows.close()
@@ -519,19 +517,17 @@ class _MapCall:
             row_of = prepared.row
             yield prepared, (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)
 
-    @staticmethod
-    def _shape(outcome: Any, prepared: _Prepared) -> Any:
+    def _result(self, outcome: Any, prepared: _Prepared, base: int) -> Any:
         if outcome.failure is not None:
-            return outcome.failure.at(outcome.index)
+            return self._failed(outcome.failure.at(outcome.index), base)
         return prepared.wanted.shape(outcome.values)
 
-    def _settled(self, result: Any, base: int) -> Any:
-        if isinstance(result, Failure):
-            if base and result.item is not None:
-                result = result.at(result.item + base)
-            if not self.keeps_failures:
-                raise_failure(result)
-        return result
+    def _failed(self, failure: Failure, base: int) -> Failure:
+        if base and failure.item is not None:
+            failure = failure.at(failure.item + base)
+        if not self.keeps_failures:
+            raise_failure(failure)
+        return failure
 
 
 def _chain(row: Any, rows: Iterator[Any]) -> Iterator[Any]:
