@@ -55,10 +55,11 @@ class Inline:
     def rows(
         self, rows: Iterable[Any], results: list[Any], shared: Mapping[str, Any], mapped: tuple[str, ...], kind: str
     ) -> Any:
-        """Append the shaped result of each row to `results`; the first failing row raises.
+        """Append the result of each row to `results`; the first failing row raises.
 
-        With `kind="rows"`, rows are dicts with the keys `mapped`; a row with other keys stops the loop and is given
-        back. With `"columns"` they are tuples in the order of `mapped`.
+        With `kind="rows"`, rows are dicts with the keys `mapped` and results are shaped; a row with other keys stops the
+        loop and is given back. With `"columns"` rows are tuples in the order of `mapped`, and results are tuples too
+        unless the bare value is wanted.
         """
         program = self._loop(kind, mapped)
         start = len(results)
@@ -128,7 +129,7 @@ class Inline:
                 self.plan.steps,
                 self.plan.inputs,
                 self.plan.outputs,
-                shape="value" if self.wanted.bare else "dict",
+                shape="value" if self.wanted.bare else "dict" if kind == "rows" else "tuple",
                 flavour=self.flavour,
                 loop=kind,
                 mapped=mapped,

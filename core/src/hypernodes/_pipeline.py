@@ -17,6 +17,7 @@ from hypernodes._local import LocalBackend
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
 from hypernodes._plan import Plan, compile_plan
+from hypernodes._program import columns_of
 from hypernodes._types import check_types as _check
 
 if TYPE_CHECKING:
@@ -390,7 +391,8 @@ class _MapCall:
             prepared = self.first
             if prepared.inline is not None and not self.keeps_failures:
                 prepared.inline.rows(self.columns.rows, results, self.shared, self.columns.names, "columns")
-                return self.shaped(results)
+                names = self.wanted.names
+                return results if self.wanted.bare else dict(zip(names, columns_of(results, len(names)), strict=True))
         elif not self.keeps_failures and self._collect_inline(results):
             return results
         results.extend(self.stream(ordered=True, skip=len(results)))

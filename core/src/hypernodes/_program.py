@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from types import CodeType, FunctionType, TracebackType
 from typing import Any
 
@@ -102,7 +103,7 @@ def compile_program(
     prefix = "_"
     while any(given.startswith(prefix) for given, _ in inputs):
         prefix += "_"
-    positional = shape == "tuple"
+    positional = shape == "tuple" and loop is None
     spell = {slot: f"{prefix}{slot}" if positional else given for given, slot in inputs}
     namespace: dict[str, Any] = {"__name__": "hypernodes.pipeline"}
     namespace |= {f"{prefix}{tool.__name__}": tool for tool in (unpack, type, tuple, len)}
@@ -330,6 +331,5 @@ def with_index(items: tuple[int | None, ...], depth: int, index: int) -> tuple[i
 
 def columns_of(rows: list[tuple[Any, ...]], width: int) -> list[list[Any]]:
     """Rows of results as one list for each output; lists even when there are no rows."""
-    if not rows:
-        return [[] for _ in range(width)]
-    return [list(column) for column in zip(*rows, strict=True)]
+    # `zip(*rows)` takes twice as long for 100,000 rows: an argument and an iterator for each.
+    return [list(map(itemgetter(at), rows)) for at in range(width)]
