@@ -41,7 +41,7 @@ class Ledger:
         self.workers = workers
         self._pace = pace
         self._paces: dict[int, Pace] = {}
-        self._is_live = is_live
+        self.is_live = is_live
         self._queues: dict[int, tuple[Stage, deque[Task]]] = {}
         self._split: deque[tuple[Stage, list[Task]]] = deque()
         self._solo: deque[tuple[Stage, Task]] = deque()
@@ -109,7 +109,7 @@ class Ledger:
         return None
 
     def _living(self, tasks: list[Task]) -> list[Task]:
-        is_live = self._is_live
+        is_live = self.is_live
         return tasks if is_live is None else [task for task in tasks if is_live(task)]
 
     def _send(self, stage: Stage, tasks: list[Task]) -> Dispatch:
