@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -242,7 +243,8 @@ class Pipeline:
     ) -> Any:
         """`map` from a running event loop, which it never blocks. `items` may be an async iterable."""
         call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error, asynchronous=True)
-        return call.shaped([result async for result in call.astream(ordered=True)])
+        async with aclosing(call.aresults(ordered=True)) as results:
+            return call.shaped([call.settled(result) async for result in results])
 
     def amap_iter(
         self,
@@ -395,7 +397,7 @@ class _MapCall:
                 return results if self.wanted.bare else dict(zip(names, columns_of(results, len(names)), strict=True))
         elif not self.keeps_failures and self._collect_inline(results):
             return results
-        results.extend(self.stream(ordered=True, skip=len(results)))
+        results.extend(map(self.settled, self._results(ordered=True, base=len(results))))
         return self.shaped(results)
 
     def _collect_inline(self, results: list[Any]) -> bool:
@@ -429,38 +431,45 @@ class _MapCall:
             for name in self.wanted.names
         }
 
-    def stream(self, ordered: bool, skip: int = 0) -> Generator[Any, None, None]:
-        base = skip
+    def stream(self, ordered: bool) -> Generator[Any, None, None]:
+        for result in self._results(ordered, 0):
+            yield self.settled(result)
+
+    def _results(self, ordered: bool, base: int) -> Iterator[Any]:
+        """The shaped result or the `Failure` of each row; `base` rows of this map came before."""
         for prepared, rows in self._runs():
             count = 0
-            for count, result in enumerate(self._run(prepared, rows, ordered, base), 1):  # noqa: B007
-                yield result
+            if prepared.inline is not None:
+                results = prepared.inline.each(rows)
+            else:
+                results = self._through_hub(prepared, rows, ordered)
+            for count, result in enumerate(results, 1):  # noqa: B007 - counts on to the next run
+                yield _moved(result, base) if base else result
             base += count
 
-    def _run(
-        self, prepared: _Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool, base: int
-    ) -> Generator[Any, None, None]:
-        """The results of rows that share one plan; `base` is how many items came before them."""
-        if prepared.inline is not None:
-            for result in prepared.inline.each(rows):
-                yield result if not isinstance(result, Failure) else self._failed(result, base)
-            return
+    def _through_hub(self, prepared: _Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool) -> Iterator[Any]:
         from hypernodes._hub import in_order
 
         feed = Feed(rows)
         outcomes = prepared.outcomes(feed)
         try:
             for outcome in in_order(outcomes, feed, stop_at_failure=not self.keeps_failures) if ordered else outcomes:
-                yield self._result(outcome, prepared, base)
+                yield self._shape(outcome, prepared)
         finally:
             outcomes.close()
 
     async def astream(self, ordered: bool) -> AsyncGenerator[Any, None]:
+        async with aclosing(self.aresults(ordered)) as results:
+            async for result in results:
+                yield self.settled(result)
+
+    async def aresults(self, ordered: bool) -> AsyncGenerator[Any, None]:
         from hypernodes._hub import Turns
 
         if isinstance(self.items, AsyncIterable):
-            async for result in self._astream_rows(self.items, ordered):
-                yield result
+            async with aclosing(self._aresults_of_async(self.items, ordered)) as results:
+                async for result in results:
+                    yield result
             return
         base = 0
         for prepared, rows in self._runs():
@@ -473,12 +482,12 @@ class _MapCall:
                     for outcome in batch:
                         for ready in turns.ready(outcome) if ordered else (outcome,):
                             count += 1
-                            yield self._result(ready, prepared, base)
+                            yield _moved(self._shape(ready, prepared), base)
             finally:
                 await batches.aclose()
             base += count
 
-    async def _astream_rows(self, items: AsyncIterable[Any], ordered: bool) -> AsyncGenerator[Any, None]:
+    async def _aresults_of_async(self, items: AsyncIterable[Any], ordered: bool) -> AsyncGenerator[Any, None]:
         from hypernodes._arows import AsyncRows
         from hypernodes._hub import Turns
 
@@ -496,7 +505,7 @@ class _MapCall:
                 for outcome in batch:
                     for ready in turns.ready(outcome) if ordered else (outcome,):
                         rows.delivered()
-                        yield self._result(ready, prepared, 0)
+                        yield self._shape(ready, prepared)
         finally:
             await batches.aclose()
             await rows.close()
@@ -519,17 +528,23 @@ class _MapCall:
             row_of = prepared.row
             yield prepared, (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)
 
-    def _result(self, outcome: Any, prepared: _Prepared, base: int) -> Any:
+    @staticmethod
+    def _shape(outcome: Any, prepared: _Prepared) -> Any:
         if outcome.failure is not None:
-            return self._failed(outcome.failure.at(outcome.index), base)
+            return outcome.failure.at(outcome.index)
         return prepared.wanted.shape(outcome.values)
 
-    def _failed(self, failure: Failure, base: int) -> Failure:
-        if base and failure.item is not None:
-            failure = failure.at(failure.item + base)
-        if not self.keeps_failures:
-            raise_failure(failure)
-        return failure
+    def settled(self, result: Any) -> Any:
+        if isinstance(result, Failure) and not self.keeps_failures:
+            raise_failure(result)
+        return result
+
+
+def _moved(result: Any, base: int) -> Any:
+    """A failure, counted from the start of the map."""
+    if base and isinstance(result, Failure) and result.items[0] is not None:
+        return result.at(result.items[0] + base)
+    return result
 
 
 def _chain(row: Any, rows: Iterator[Any]) -> Iterator[Any]:
