@@ -58,8 +58,8 @@ class Inline:
         """Append the result of each row to `results`; the first failing row raises.
 
         With `kind="rows"`, rows are dicts with the keys `mapped` and results are shaped; a row with other keys stops
-        the loop and is given back. With `"columns"` rows are tuples in the order of `mapped`, and results are tuples too
-        unless the bare value is wanted.
+        the loop and is given back. With `"columns"` rows are tuples in the order of `mapped`, and results are tuples
+        too unless the bare value is wanted.
         """
         program = self._loop(kind, mapped)
         start = len(results)
