@@ -397,7 +397,8 @@ class _MapCall:
                 return results if self.wanted.bare else dict(zip(names, columns_of(results, len(names)), strict=True))
         elif not self.keeps_failures and self._collect_inline(results):
             return results
-        results.extend(map(self.settled, self._results(ordered=True, base=len(results))))
+        for result in self._results(ordered=True, base=len(results)):
+            results.append(self.settled(result))
         return self.shaped(results)
 
     def _collect_inline(self, results: list[Any]) -> bool:
