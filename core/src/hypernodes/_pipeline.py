@@ -91,6 +91,10 @@ class Pipeline:
         place = f", on {self._backend!r}" if self._backend is not None else ""
         return f"<pipeline '{self._name}': {count} node{'' if count == 1 else 's'}{place}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As a flat list of its nested pipelines, the innermost first: pickling must not go as deep as the nesting."""
+        return _rebuild, (_flattened(self),)
+
     def with_backend(self, backend: Backend | None) -> Pipeline:
         """The same pipeline on another backend; nested pipelines keep their own."""
         return Pipeline(self._graph.nodes, name=self._name, backend=backend, check_types=False)
@@ -546,6 +550,42 @@ class _MapCall:
 def _moved(failure: Failure, base: int) -> Failure:
     """The failure, its item counted from the start of the map; `base` items came before its run of rows."""
     return failure.at(failure.items[0] + base) if base and failure.items[0] is not None else failure
+
+
+_Reference = tuple[int, dict[str, Any]]
+_Flat = list[tuple[str, Backend | None, list[GraphNode | _Reference]]]
+
+
+def _flattened(root: Pipeline) -> _Flat:
+    """Name, backend and nodes of each pipeline; a nested one stands in as its position and how it is nested."""
+    flat: _Flat = []
+    position: dict[int, int] = {}
+    todo = [root]
+    while todo:
+        pipeline = todo[-1]
+        nested = [node.pipeline for node in pipeline.graph.nodes if isinstance(node, NestedPipeline)]
+        waiting = [inner for inner in nested if id(inner) not in position]
+        if waiting:
+            todo += waiting  # type: ignore[arg-type]
+            continue
+        todo.pop()
+        if id(pipeline) in position:
+            continue
+        position[id(pipeline)] = len(flat)
+        nodes = [
+            (position[id(node.pipeline)], node.options) if isinstance(node, NestedPipeline) else node
+            for node in pipeline.graph.nodes
+        ]
+        flat.append((pipeline.name, pipeline.backend, nodes))
+    return flat
+
+
+def _rebuild(flat: _Flat) -> Pipeline:
+    built: list[Pipeline] = []
+    for name, backend, nodes in flat:
+        found = [node if isinstance(node, GraphNode) else built[node[0]].as_node(**node[1]) for node in nodes]
+        built.append(Pipeline(found, name=name, backend=backend, check_types=False))
+    return built[-1]
 
 
 def _chain(row: Any, rows: Iterator[Any]) -> Iterator[Any]:
