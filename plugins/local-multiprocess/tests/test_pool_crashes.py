@@ -92,7 +92,9 @@ def test_a_target_that_cannot_be_imported_fails_every_call(make_pool, tag):
     pool = make_pool(2, "no_such_module_at_all:function")
     futures = [pool.submit([b""]) for _ in range(5)]
     for future in futures:
-        with pytest.raises(PlaceError, match=r"cannot import 'no_such_module_at_all:function'(.|\n)*ModuleNotFoundError"):
+        with pytest.raises(
+            PlaceError, match=r"cannot import 'no_such_module_at_all:function'(.|\n)*ModuleNotFoundError"
+        ):
             future.result(20)
     with pytest.raises(PlaceError, match="ModuleNotFoundError"):
         pool.submit([b""]).result(20)

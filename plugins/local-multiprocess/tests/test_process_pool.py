@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import call, eventually, open_fds, tagged, value
-from hypernodes_local_multiprocess._shelf import LIMIT, Shelf
 
 from hypernodes._errors import PlaceError, RemoteError
+from hypernodes_local_multiprocess._shelf import LIMIT, Shelf
 
 
 def test_frames_come_back_as_they_went(make_pool):
