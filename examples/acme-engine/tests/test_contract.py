@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
+from acme_engine import LokyEngine
 
 from hypernodes.testing import EngineContract, ManifestContract, no_leaks
 
@@ -13,6 +14,8 @@ __all__ = ["no_leaks"]
 
 class TestEngine(EngineContract):
     can_kill_workers: ClassVar[bool] = True
+    # Chunks of quick items grow to `most_in_chunk`; some wait, some run, some are held back for the order.
+    draw_ahead: ClassVar[int] = 2 * 8 * LokyEngine.most_in_chunk
 
     @pytest.fixture
     def engine(self) -> str:

@@ -19,9 +19,9 @@ class LokyEngine(ExecutorEngine):
     idle_seconds: float = 10.0
 
     def make_executor(self, workers: int) -> Any:
-        from loky import ProcessPoolExecutor
+        from acme_engine._workers import Workers
 
-        return ProcessPoolExecutor(workers, timeout=self.idle_seconds)
+        return Workers(workers, timeout=self.idle_seconds)
 
     def abort_executor(self, executor: Any) -> None:
         executor.shutdown(wait=True, kill_workers=True)

@@ -1,0 +1,27 @@
+"""loky's executor, made fit to be stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from loky import ProcessPoolExecutor
+
+
+class Workers(ProcessPoolExecutor):  # type: ignore[misc]  # loky has no types
+    """Processes whose futures cannot be cancelled: loky 3.7 fails to kill its workers where one was."""
+
+    def submit(self, function: Callable[..., Any], *values: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        super().submit(function, *values).add_done_callback(lambda done: _hand_on(done, future))
+        return future
+
+
+def _hand_on(done: Future[Any], future: Future[Any]) -> None:
+    error = done.exception()
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(done.result())
