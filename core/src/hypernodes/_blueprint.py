@@ -37,11 +37,7 @@ class Blueprint:
     def __init__(self, units: Sequence[Unit], inputs: Sequence[int], outputs: Sequence[int]) -> None:
         self.units = tuple(units)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
-        only = units[0] if len(units) == 1 else None
-        plain = only is not None and only.stage is not None
-        self.single = (
-            only.stage if plain and only and only.writes == self.outputs and only.reads == self.inputs else None
-        )
+        self.single = units[0].stage if len(units) == 1 else None
         maker = {slot: at for at, unit in enumerate(units) for slot in unit.writes}
         for at, unit in enumerate(units):
             sources = {maker[slot] for slot in unit.reads if slot in maker}
@@ -51,24 +47,21 @@ class Blueprint:
 
 
 def group(steps: Sequence[Step | MapStep], key_of: Callable[[Step | MapStep], Hashable | None]) -> list[list[int]]:
-    """Indices of steps in groups of one key that can run one group after another; a key of None stands alone.
+    """Indices of steps in runs of one key, in the order of the steps; a key of None stands alone.
 
-    Each step gets a depth: that of what it reads, and one more where the key changes. One group is one depth and key.
+    A run takes in only neighbours. Were later steps of the same key drawn in too, their failure would take down with it
+    what steps in between need, and those could no longer be the ones that fail first.
     """
-    depth: dict[int, int] = {}
-    keys: dict[int, Hashable] = {}
-    groups: dict[tuple[int, Hashable], list[int]] = {}
+    groups: list[list[int]] = []
+    last: Hashable | None = None
     for at, step in enumerate(steps):
         key = key_of(step)
-        own: Hashable = ("alone", at) if key is None else key
-        level = 0
-        for slot in step.sources:
-            if slot in depth:
-                level = max(level, depth[slot] + (keys[slot] != own))
-        for slot in step.writes:
-            depth[slot], keys[slot] = level, own
-        groups.setdefault((level, own), []).append(at)
-    return [members for _, members in sorted(groups.items(), key=lambda entry: (entry[0][0], entry[1][0]))]
+        if groups and key is not None and key == last:
+            groups[-1].append(at)
+        else:
+            groups.append([at])
+        last = key
+    return groups
 
 
 def cut(
@@ -82,7 +75,7 @@ def cut(
     key_of: Callable[[Step | MapStep], Hashable | None] | None = None,
     inner_of: Callable[[MapStep], Blueprint],
 ) -> Blueprint:
-    """Cut steps into units: each step its own if `fine` (chains stay whole), else as few as fans and keys allow."""
+    """Cut steps into units: each step its own if `fine` (chains stay whole), else a unit for each run of one key."""
 
     def key(step: Step | MapStep) -> Hashable | None:
         if isinstance(step, MapStep) and is_fan(step):
@@ -102,7 +95,11 @@ def cut(
             unit = Unit(first.sources, first.writes, members[0], None, first)
             unit.inner = inner_of(first)
         else:
-            reads, writes = _border(steps, members, wanted, read_by)
+            if len(groups) == 1:
+                # All there is: the stage takes and gives what the blueprint does, and rows need no frames.
+                reads, writes = [slot for _, slot in inputs], wanted
+            else:
+                reads, writes = _border(steps, members, wanted, read_by)
             names: dict[int, str] = {slot: given for given, slot in inputs}
             stage = Stage(
                 name,
@@ -146,8 +143,6 @@ def _border(
     chosen = set(members)
     inside = {slot for at in members for slot in steps[at].writes}
     reads = list(dict.fromkeys(slot for at in members for slot in steps[at].sources if slot not in inside))
-    if len(members) == len(steps):
-        return reads, list(wanted)
     asked = set(wanted)
     leaving = [
         slot

@@ -70,7 +70,10 @@ class Route:
     def outcomes(self, feed: Feed) -> Iterator[Outcome]:
         """Run the rows; outcomes come in the order in which they are ready."""
         if not self.plan.steps:
-            yield from (Outcome(task.index, task.values) for task in feed)
+            for task in feed:
+                yield Outcome(task.index, tuple([task.values[slot] for _, slot in self.plan.outputs]))
+            if feed.error is not None:
+                raise feed.error
             return
         if not feed.peek():
             if feed.error is not None:

@@ -27,7 +27,21 @@ _pool: contextvars.ContextVar[ThreadPool] = contextvars.ContextVar("hypernodes_t
 
 async def in_thread(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Call a plain function in a helper thread of the run, so that its waiting does not hold up the loop."""
-    return await asyncio.wrap_future(_pool.get().submit(contextvars.copy_context().run, function, *args, **kwargs))
+    context = contextvars.copy_context()
+    value, error = await asyncio.wrap_future(_pool.get().submit(_outcome, context, function, args, kwargs))
+    if error is not None:
+        raise error
+    return value
+
+
+def _outcome(
+    context: contextvars.Context, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, BaseException | None]:
+    """What the function returned or raised; a future of asyncio's cannot hold a StopIteration."""
+    try:
+        return context.run(function, *args, **kwargs), None
+    except BaseException as error:
+        return None, error
 
 
 async def overlap(

@@ -395,7 +395,8 @@ class _MapCall:
                 return self.shaped(results)
         elif not self.keeps_failures and self._collect_inline(results):
             return results
-        results.extend(self.stream(ordered=True, skip=len(results)))
+        for result in self._results(ordered=True, base=len(results)):
+            results.append(self._settled(result))
         return self.shaped(results)
 
     def _collect_inline(self, results: list[Any]) -> bool:
@@ -429,19 +430,22 @@ class _MapCall:
             for name in self.wanted.names
         }
 
-    def stream(self, ordered: bool, skip: int = 0) -> Generator[Any, None, None]:
-        base = skip
+    def stream(self, ordered: bool) -> Generator[Any, None, None]:
+        for result in self._results(ordered, 0):
+            yield self._settled(result)
+
+    def _results(self, ordered: bool, base: int) -> Iterator[Any]:
+        """The shaped result or the `Failure` of each row; `base` rows of this map came before."""
         for prepared, rows in self._runs():
             count = 0
             if prepared.inline is not None:
                 shaped = (dict(zip(prepared.names, row, strict=True)) for row in rows)
-                for result in prepared.inline.each(shaped):
-                    count += 1
-                    yield self._settled(result, base)
+                results = prepared.inline.each(shaped)
             else:
-                for result in self._through_hub(prepared, rows, ordered):
-                    count += 1
-                    yield self._settled(result, base)
+                results = self._through_hub(prepared, rows, ordered)
+            for result in results:
+                count += 1
+                yield _moved(result, base)
             base += count
 
     def _through_hub(self, prepared: _Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool) -> Iterator[Any]:
@@ -473,7 +477,7 @@ class _MapCall:
                     for outcome in batch:
                         for ready in turns.ready(outcome) if ordered else (outcome,):
                             count += 1
-                            yield self._settled(self._shape(ready, prepared), base)
+                            yield self._settled(_moved(self._shape(ready, prepared), base))
             finally:
                 await batches.aclose()
             base += count
@@ -496,7 +500,7 @@ class _MapCall:
                 for outcome in batch:
                     for ready in turns.ready(outcome) if ordered else (outcome,):
                         rows.delivered()
-                        yield self._settled(self._shape(ready, prepared), 0)
+                        yield self._settled(self._shape(ready, prepared))
         finally:
             await batches.aclose()
             await rows.close()
@@ -525,13 +529,17 @@ class _MapCall:
             return outcome.failure.at(outcome.index)
         return prepared.wanted.shape(outcome.values)
 
-    def _settled(self, result: Any, base: int) -> Any:
-        if isinstance(result, Failure):
-            if base and result.item is not None:
-                result = result.at(result.item + base)
-            if not self.keeps_failures:
-                raise_failure(result)
+    def _settled(self, result: Any) -> Any:
+        if isinstance(result, Failure) and not self.keeps_failures:
+            raise_failure(result)
         return result
+
+
+def _moved(result: Any, base: int) -> Any:
+    """A failure, counted from the start of the map."""
+    if base and isinstance(result, Failure) and result.items[0] is not None:
+        return result.at(result.items[0] + base)
+    return result
 
 
 def _chain(row: Any, rows: Iterator[Any]) -> Iterator[Any]:

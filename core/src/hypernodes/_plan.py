@@ -244,12 +244,17 @@ class _Compiler:
         nest = step.nest
         place, origin = self._place(nest, step.place, step.origin)
         inner = self.plan(nest.pipeline, step.path, place, origin, tuple(step.reads), outputs)
-        position = {name: at for at, name in enumerate(step.reads)}
+        over = [nest.inner_names[outer] for outer in nest.map_over]
+        used = {slot for inner_step in inner.steps for slot in inner_step.sources}
+        used.update(slot for _, slot in inner.outputs)
+        # What only pruned nodes would read is not needed from outside either; mapped lists always set the rows.
+        inputs = tuple((name, slot) for name, slot in inner.inputs if slot in used or name in over)
+        position = {name: at for at, (name, _) in enumerate(inputs)}
         return MapStep(
             path=step.path,
-            inner=inner,
-            sources=tuple(step.reads.values()),
-            mapped=tuple(position[nest.inner_names[outer]] for outer in nest.map_over),
+            inner=replace(inner, inputs=inputs),
+            sources=tuple(step.reads[name] for name, _ in inputs),
+            mapped=tuple(position[name] for name in over),
             mode=nest.map_mode,
             writes=tuple(step.slots[name] for name in outputs),
             place=step.place,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import CO_COROUTINE
 from types import CodeType, FunctionType, TracebackType
 from typing import Any
 
@@ -54,6 +55,8 @@ class Program:
 
     def locate(self, error: BaseException) -> Located | None:
         """Which step raised, as a `Located`; None where the error arose outside the steps (an items iterator, say)."""
+        if self.code.co_flags & CO_COROUTINE:
+            error = self._as_raised(error)
         entry = self.frame_of(error)
         if entry is None:
             return None
@@ -67,6 +70,20 @@ class Program:
             error.__traceback__ = entry.tb_next
         path = self.steps[at].path
         return Located(error, path, (None,) * len(path), at)
+
+    def _as_raised(self, error: BaseException) -> BaseException:
+        """Python turns a StopIteration that leaves a coroutine into a RuntimeError; what the function raised is meant."""
+        cause = error.__cause__
+        if not isinstance(cause, StopIteration) or str(error) != "coroutine raised StopIteration":
+            return error
+        entry = self.frame_of(error) or self.frame_of(cause)
+        at = -1 if entry is None else entry.tb_lineno - self.first_line
+        step = self.steps[at] if 0 <= at < len(self.steps) else None
+        if not isinstance(step, Step) or step.node.is_async:
+            return error
+        if self.frame_of(cause) is None:
+            cause.__traceback__ = error.__traceback__
+        return cause
 
 
 def is_async(steps: Steps) -> bool:

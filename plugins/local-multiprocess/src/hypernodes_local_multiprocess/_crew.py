@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from hypernodes._errors import PlaceError, RemoteError, WorkerLostError
+from hypernodes import PlaceError, RemoteError, WorkerLostError
 from hypernodes_local_multiprocess import _frames
 from hypernodes_local_multiprocess._frames import Message
 from hypernodes_local_multiprocess._handle import Call, WorkerHandle

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from enum import IntEnum
 
-from hypernodes._errors import PlaceError, WorkerLostError
+from hypernodes import PlaceError, WorkerLostError
 from hypernodes_local_multiprocess._crew import Crew, Outcome
 from hypernodes_local_multiprocess._handle import Call
 

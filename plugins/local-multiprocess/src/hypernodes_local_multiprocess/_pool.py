@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from hypernodes._errors import PlaceError
+from hypernodes import PlaceError
 from hypernodes_local_multiprocess._frames import flat
 from hypernodes_local_multiprocess._handle import Call
 from hypernodes_local_multiprocess._manager import Closing, Manager

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
-from hypernodes._errors import PlaceError
+from hypernodes import PlaceError
 from hypernodes_local_multiprocess._frames import Outbox, Packet
 
 __all__ = ["Starter"]
