@@ -6,10 +6,17 @@ from typing import ClassVar
 
 import pytest
 from acme_engine import LokyEngine
+from loky.backend import resource_tracker
 
 from hypernodes.testing import EngineContract, ManifestContract, no_leaks
 
 __all__ = ["no_leaks"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def helper_process() -> None:
+    """loky's resource tracker lives as long as this process: it is no test's leak."""
+    resource_tracker.ensure_running()
 
 
 class TestEngine(EngineContract):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from loky import ProcessPoolExecutor
+from loky.process_executor import ShutdownExecutorError
 
 
 class Workers(ProcessPoolExecutor):  # type: ignore[misc]  # loky has no types
@@ -21,7 +22,10 @@ class Workers(ProcessPoolExecutor):  # type: ignore[misc]  # loky has no types
 
 def _hand_on(done: Future[Any], future: Future[Any]) -> None:
     error = done.exception()
-    if error is not None:
+    if isinstance(error, ShutdownExecutorError):
+        # Another run was stopped and took the workers with it: core sends again what was cancelled.
+        future.set_exception(CancelledError())
+    elif error is not None:
         future.set_exception(error)
     else:
         future.set_result(done.result())
