@@ -6,14 +6,44 @@ HYPERNODES_SEEDS and HYPERNODES_FIRST_SEED choose how many and which; a failure 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from hypernodes import LocalBackend
+from hypernodes._engine import Engine, Feed, Site
+from hypernodes._engines import SequentialEngine
+from hypernodes._task import Outcome, Stage
 from hypernodes.testing import draw_case
 from hypernodes.testing._promises import check_random_cases
+
+
+@dataclass(frozen=True)
+class Lying(Engine):
+    """An engine with a planted bug: tuples come home as lists, as from a data frame or JSON."""
+
+    name: ClassVar[str] = "lying"
+
+    def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        for outcome in SequentialEngine().execute(stage, tasks, site):
+            values = outcome.values
+            yield (
+                outcome
+                if values is None
+                else outcome._replace(values=tuple(list(v) if type(v) is tuple else v for v in values))
+            )
+
+
+def test_engine_with_a_planted_bug_is_caught_with_seed_and_program() -> None:
+    with pytest.raises(AssertionError, match=r"expected tuple .*, got list") as caught:
+        check_random_cases(200, LocalBackend(engine=Lying()))
+    assert "Pipeline(name='main'" in str(caught.value)
+    assert "draw_case(random.Random(" in caught.value.__notes__[0]
+
 
 MODES = ("sequential", "async", "parallel")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hypernodes._errors import GraphError, UnknownInputError, UnknownOutputError, did_you_mean, quoted
@@ -10,7 +11,7 @@ from hypernodes._graph import Graph
 from hypernodes._nest import check_map_mode, names_of
 from hypernodes._program import as_items, check_lengths
 
-__all__ = ["Columns", "Wanted", "merged", "row_runs", "wanted"]
+__all__ = ["Columns", "Wanted", "merged", "row_getter", "row_runs", "wanted"]
 
 
 class Wanted(NamedTuple):
@@ -21,6 +22,16 @@ class Wanted(NamedTuple):
 
     def shape(self, values: tuple[Any, ...]) -> Any:
         return values[0] if self.bare else dict(zip(self.names, values, strict=True))
+
+
+def row_getter(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """A function from a row to the values under these names, as a tuple."""
+    if len(names) > 1:
+        return operator.itemgetter(*names)
+    if not names:
+        return lambda _: ()
+    (only,) = names
+    return lambda row: (row[only],)
 
 
 def wanted(graph: Graph, output_name: object, output_nodes: object) -> Wanted:
@@ -108,9 +119,10 @@ def row_runs(pipeline: str, items: Iterable[Any]) -> Iterator[tuple[tuple[str, .
         tail: list[dict[str, Any] | None] = [None]
 
         def run(first: dict[str, Any], tail: list[dict[str, Any] | None] = tail) -> Iterator[dict[str, Any]]:
+            names = first.keys()
             yield first
             for following in rows:
-                if following.keys() != first.keys():
+                if following.keys() != names:
                     tail[0] = following
                     return
                 yield following
@@ -121,7 +133,8 @@ def row_runs(pipeline: str, items: Iterable[Any]) -> Iterator[tuple[tuple[str, .
 
 def _checked(pipeline: str, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
     for index, row in enumerate(items):
-        if not isinstance(row, Mapping):
+        # A dict is told by its type in 0.02 us; the abstract class takes 0.2 us.
+        if type(row) is not dict and not isinstance(row, Mapping):
             raise not_a_row(pipeline, index, row)
         yield row  # type: ignore[misc]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._backend import Backend
-from hypernodes._calls import Columns, Wanted, check_items, merged, not_a_row, row_runs, wanted
+from hypernodes._calls import Columns, Wanted, check_items, merged, not_a_row, row_getter, row_runs, wanted
 from hypernodes._engine import Feed
 from hypernodes._errors import GraphError, NodeDefinitionError, did_you_mean
 from hypernodes._failure import Failure, raise_failure
@@ -17,6 +18,7 @@ from hypernodes._local import LocalBackend
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
 from hypernodes._plan import Plan, compile_plan
+from hypernodes._program import columns_of
 from hypernodes._types import check_types as _check
 
 if TYPE_CHECKING:
@@ -241,7 +243,8 @@ class Pipeline:
     ) -> Any:
         """`map` from a running event loop, which it never blocks. `items` may be an async iterable."""
         call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error, asynchronous=True)
-        return call.shaped([result async for result in call.astream(ordered=True)])
+        async with aclosing(call.aresults(ordered=True)) as results:
+            return call.shaped([call.settled(result) async for result in results])
 
     def amap_iter(
         self,
@@ -324,6 +327,7 @@ class _Prepared:
 
         self.plan, self.wanted = plan, want
         self.names = tuple(name for name, _ in plan.inputs)
+        self.row = row_getter(self.names)
         places = {step.place for step in plan.steps}
         self.inline: Inline | None = None
         crosses = any(getattr(step, "crosses", False) for step in plan.steps)
@@ -340,9 +344,6 @@ class _Prepared:
 
             self._route = Route(self.plan)
         return self._route
-
-    def row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple([values[name] for name in self.names])
 
     def run(self, values: dict[str, Any]) -> Any:
         """Run once through the hub."""
@@ -392,11 +393,12 @@ class _MapCall:
             prepared = self.first
             if prepared.inline is not None and not self.keeps_failures:
                 prepared.inline.rows(self.columns.rows, results, self.shared, self.columns.names, "columns")
-                return self.shaped(results)
+                names = self.wanted.names
+                return results if self.wanted.bare else dict(zip(names, columns_of(results, len(names)), strict=True))
         elif not self.keeps_failures and self._collect_inline(results):
             return results
         for result in self._results(ordered=True, base=len(results)):
-            results.append(self._settled(result))
+            results.append(self.settled(result))
         return self.shaped(results)
 
     def _collect_inline(self, results: list[Any]) -> bool:
@@ -432,39 +434,46 @@ class _MapCall:
 
     def stream(self, ordered: bool) -> Generator[Any, None, None]:
         for result in self._results(ordered, 0):
-            yield self._settled(result)
+            yield self.settled(result)
 
     def _results(self, ordered: bool, base: int) -> Iterator[Any]:
         """The shaped result or the `Failure` of each row; `base` rows of this map came before."""
         for prepared, rows in self._runs():
             count = 0
-            if prepared.inline is not None:
-                shaped = (dict(zip(prepared.names, row, strict=True)) for row in rows)
-                results = prepared.inline.each(shaped)
-            else:
-                results = self._through_hub(prepared, rows, ordered)
-            for result in results:
-                count += 1
-                yield _moved(result, base)
+            for count, result in enumerate(self._run(prepared, rows, ordered, base), 1):  # noqa: B007
+                yield result
             base += count
 
-    def _through_hub(self, prepared: _Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool) -> Iterator[Any]:
+    def _run(
+        self, prepared: _Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool, base: int
+    ) -> Generator[Any, None, None]:
+        """The results of rows that share one plan; `base` is how many items came before them."""
+        if prepared.inline is not None:
+            for result in prepared.inline.each(rows):
+                yield _moved(result, base) if isinstance(result, Failure) else result
+            return
         from hypernodes._hub import in_order
 
         feed = Feed(rows)
         outcomes = prepared.outcomes(feed)
         try:
             for outcome in in_order(outcomes, feed, stop_at_failure=not self.keeps_failures) if ordered else outcomes:
-                yield self._shape(outcome, prepared)
+                yield self._result(outcome, prepared, base)
         finally:
             outcomes.close()
 
     async def astream(self, ordered: bool) -> AsyncGenerator[Any, None]:
+        async with aclosing(self.aresults(ordered)) as results:
+            async for result in results:
+                yield self.settled(result)
+
+    async def aresults(self, ordered: bool) -> AsyncGenerator[Any, None]:
         from hypernodes._hub import Turns
 
         if isinstance(self.items, AsyncIterable):
-            async for result in self._astream_rows(self.items, ordered):
-                yield result
+            async with aclosing(self._aresults_of_async(self.items, ordered)) as results:
+                async for result in results:
+                    yield result
             return
         base = 0
         for prepared, rows in self._runs():
@@ -477,12 +486,12 @@ class _MapCall:
                     for outcome in batch:
                         for ready in turns.ready(outcome) if ordered else (outcome,):
                             count += 1
-                            yield self._settled(_moved(self._shape(ready, prepared), base))
+                            yield self._result(ready, prepared, base)
             finally:
                 await batches.aclose()
             base += count
 
-    async def _astream_rows(self, items: AsyncIterable[Any], ordered: bool) -> AsyncGenerator[Any, None]:
+    async def _aresults_of_async(self, items: AsyncIterable[Any], ordered: bool) -> AsyncGenerator[Any, None]:
         from hypernodes._arows import AsyncRows
         from hypernodes._hub import Turns
 
@@ -500,7 +509,7 @@ class _MapCall:
                 for outcome in batch:
                     for ready in turns.ready(outcome) if ordered else (outcome,):
                         rows.delivered()
-                        yield self._settled(self._shape(ready, prepared))
+                        yield self._result(ready, prepared, 0)
         finally:
             await batches.aclose()
             await rows.close()
@@ -523,23 +532,20 @@ class _MapCall:
             row_of = prepared.row
             yield prepared, (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)
 
-    @staticmethod
-    def _shape(outcome: Any, prepared: _Prepared) -> Any:
+    def _result(self, outcome: Any, prepared: _Prepared, base: int) -> Any:
         if outcome.failure is not None:
-            return outcome.failure.at(outcome.index)
+            return _moved(outcome.failure.at(outcome.index), base)
         return prepared.wanted.shape(outcome.values)
 
-    def _settled(self, result: Any) -> Any:
+    def settled(self, result: Any) -> Any:
         if isinstance(result, Failure) and not self.keeps_failures:
             raise_failure(result)
         return result
 
 
-def _moved(result: Any, base: int) -> Any:
-    """A failure, counted from the start of the map."""
-    if base and isinstance(result, Failure) and result.items[0] is not None:
-        return result.at(result.items[0] + base)
-    return result
+def _moved(failure: Failure, base: int) -> Failure:
+    """The failure, its item counted from the start of the map; `base` items came before its run of rows."""
+    return failure.at(failure.items[0] + base) if base and failure.items[0] is not None else failure
 
 
 def _chain(row: Any, rows: Iterator[Any]) -> Iterator[Any]:

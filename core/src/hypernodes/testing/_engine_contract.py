@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from typing import Any, ClassVar
 
 import pytest
@@ -26,11 +27,13 @@ class EngineContract(Promises):
     """Promises of an engine on `LocalBackend`. The fixture `engine` gives its name or an instance.
 
     `can_kill_workers` says that nodes run in processes of their own, so that one may die. `draw_ahead` is the most
-    items that a stream may have drawn beyond those it has given back.
+    items that a stream may have drawn beyond those it has given back, `draw_ahead_of_megabytes` the same where every
+    item holds a megabyte.
     """
 
     can_kill_workers: ClassVar[bool] = False
-    draw_ahead: ClassVar[int] = 1_000
+    draw_ahead: ClassVar[int] = 5_000
+    draw_ahead_of_megabytes: ClassVar[int] = 500
 
     @pytest.fixture
     def backend(self, engine: Any) -> Iterator[Any]:
@@ -159,7 +162,7 @@ class EngineContract(Promises):
 
     def test_failure_inside_maps_names_the_item_of_every_level(self, backend: Any) -> None:
         inner = Pipeline(nodes=[check], name="inner").as_node(input_mapping={"xs": "x"}, map_over="xs")
-        rows = [{"xs": [0]}, {"xs": []}, {"xs": [2, 2, 1]}]
+        rows = [{"xs": xs} for xs in ([0], [], [2, 2, 1])]
         found = Pipeline(nodes=[inner], name="main", backend=backend).map(
             rows, on_error="return", output_name="checked"
         )
@@ -252,18 +255,23 @@ class EngineContract(Promises):
         assert sorted(stream) == list(range(50))
 
     def test_endless_items_are_drawn_a_bounded_step_ahead(self, backend: Any) -> None:
-        items = _Endless()
-        stream = Pipeline(nodes=[same], backend=backend).map_iter(items, output_name="same")
-        assert list(itertools.islice(stream, 20)) == list(range(20))
-        assert items.drawn <= 20 + self.draw_ahead
-        stream.close()
+        items = _Endless(most=20 + self.draw_ahead)
+        with closing(Pipeline(nodes=[same], backend=backend).map_iter(items, output_name="same")) as stream:
+            assert list(itertools.islice(stream, 20)) == list(range(20))
+        assert items.drawn < items.most
+
+    def test_large_items_are_drawn_a_smaller_step_ahead(self, backend: Any) -> None:
+        items = _Endless(most=20 + self.draw_ahead_of_megabytes, payload=1_000_000)
+        size = node(lambda payload: len(payload), output_name="size")
+        with closing(Pipeline(nodes=[size], backend=backend).map_iter(items, output_name="size")) as stream:
+            assert list(itertools.islice(stream, 20)) == [1_000_000] * 20
+        assert items.drawn < items.most
 
     def test_closing_a_stream_stops_drawing(self, backend: Any) -> None:
         items = _Endless()
         pipeline = Pipeline(nodes=[same], backend=backend)
-        stream = pipeline.map_iter(items, output_name="same")
-        next(stream)
-        stream.close()
+        with closing(pipeline.map_iter(items, output_name="same")) as stream:
+            next(stream)
         drawn = items.drawn
         assert pipeline.map([{"x": i} for i in range(10)], output_name="same") == list(range(10))
         assert items.drawn == drawn
@@ -319,13 +327,19 @@ class EngineContract(Promises):
     def test_async_calls_work_on_the_callers_loop(self, backend: Any) -> None:
         pipeline = Pipeline(nodes=[same], backend=backend)
 
+        async def endless() -> AsyncIterator[dict[str, Any]]:
+            for row in _Endless():
+                yield row
+
         async def main() -> Any:
-            stream = pipeline.amap_iter(_Endless(), output_name="same")
-            first = [await anext(stream) for _ in range(5)]
-            await stream.aclose()
+            first = []
+            for items in (_Endless(), endless()):
+                stream = pipeline.amap_iter(items, output_name="same")
+                first.append([await anext(stream) for _ in range(5)])
+                await stream.aclose()
             return await pipeline.arun(x=1), await pipeline.amap([{"x": 2}], output_name="same"), first
 
-        compare(({"same": 1}, [2], [0, 1, 2, 3, 4]), asyncio.run(main()))
+        compare(({"same": 1}, [2], [[0, 1, 2, 3, 4]] * 2), asyncio.run(main()))
 
     def test_plain_calls_work_inside_a_running_loop(self, backend: Any) -> None:
         pipeline = Pipeline(nodes=[same], backend=backend)
@@ -339,22 +353,23 @@ class EngineContract(Promises):
         with LocalBackend(engine=engine, max_workers=2) as backend:
             pipeline = Pipeline(nodes=[check], backend=backend)
             pipeline.map([{"x": i} for i in range(10)], on_error="return")
-            stream = pipeline.map_iter(_Endless(), on_error="return")
-            next(stream)
-            stream.close()
+            with closing(pipeline.map_iter(_Endless(), on_error="return")) as stream:
+                next(stream)
             with pytest.raises(Refused):
                 pipeline.map([{"x": 1}])
 
 
 class _Endless:
-    """Items without end that count how many were drawn."""
+    """Items without end that count how many were drawn, and end after `most` so that a wrong engine fails cheaply."""
 
-    def __init__(self) -> None:
-        self.drawn = 0
+    def __init__(self, most: int = 1_000_000, payload: int = 0) -> None:
+        self.drawn, self.most, self.payload = 0, most, payload
 
     def __iter__(self) -> _Endless:
         return self
 
     def __next__(self) -> dict[str, Any]:
+        if self.drawn == self.most:
+            raise StopIteration
         self.drawn += 1
-        return {"x": self.drawn - 1}
+        return {"payload": bytes(self.payload)} if self.payload else {"x": self.drawn - 1}
