@@ -74,6 +74,12 @@ def script_of(blocks: list[Block]) -> str:
     for block in blocks:
         if block.language == "python" and block.title is None:
             lines += [""] * (block.line - 1 - len(lines)) + block.text.splitlines()
+    for entry in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(entry, ast.Try) and not entry.orelse and entry.handlers:
+            # A block that shows an error is wrong when there is none.
+            last = entry.body[-1].end_lineno
+            assert last is not None
+            lines[last - 1] += f'; raise AssertionError("line {last} raised nothing")'
     return "\n".join([*lines, ""])
 
 
@@ -210,9 +216,10 @@ def test_blocks_keep_the_line_numbers_of_their_page() -> None:
     assert [block.title for block in blocks] == [None, "b.py", None]
 
 
-def test_a_wrong_block_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", ["assert 1 == 2", "try: pass\nexcept ValueError:\n    pass"])
+def test_a_wrong_block_fails(code: str, tmp_path: Path) -> None:
     page = tmp_path / "wrong.md"
-    page.write_text("# Wrong\n\n```python\nassert 1 == 2\n```\n")
+    page.write_text(f"# Wrong\n\n```python\n{code}\n```\n")
     (tmp_path / "run").mkdir()
     with pytest.raises(AssertionError, match="line 4"):
         test_every_block_of_every_page_runs(page, tmp_path / "run")
