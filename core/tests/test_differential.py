@@ -40,7 +40,7 @@ def test_nested_pipelines_on_backends_of_their_own_agree() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("nodes", "items"), itertools.product(MODES, MODES))
+@pytest.mark.parametrize(("nodes", "items"), list(itertools.product(MODES, MODES)))
 def test_every_pair_of_modes_agrees(nodes: str, items: str) -> None:
     if "parallel" in (nodes, items):
         pytest.importorskip("hypernodes_local_multiprocess")

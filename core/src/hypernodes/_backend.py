@@ -70,7 +70,7 @@ class Session(ABC):
     """A backend that is open.
 
     `here` says that its engine runs in this process. A session elsewhere carries payloads: `submit` takes the bytes of
-    one request and gives a future of the reply's bytes; over there `hypernodes.plugin.receive(payload)` makes the one of
+    one request and gives a future of the reply's bytes; over there `hypernodes.plugin.receive(payload)` makes one of
     the other. A future that fails with `WorkerLostError` says that the place died under this payload. `workers` is how
     many payloads may run at once. `handles` are what engines may drive from here. A `warm` session stays open
     between runs, until `backend.close()` or the end of the process.
@@ -85,8 +85,8 @@ class Session(ABC):
         """Send one request; the future gives the reply."""
         raise NotImplementedError(f"{type(self).__qualname__} carries no payloads")
 
-    def abort(self) -> None:
-        """Stop what is running now, because nobody wants it any more."""
+    def abort(self) -> None:  # noqa: B027
+        """Stop what is running now, because nobody wants it any more. A place that cannot lets it finish."""
 
     @abstractmethod
     def close(self) -> None:
@@ -113,7 +113,8 @@ def pair(backend: Backend) -> None:
     if refusal is not None:
         hosts = [host for host in _pairing.hosts(spec) if host != backend.name]
         raise IncompatibleEngineError(
-            f"{owner} cannot run engine '{spec.name}': {refusal}; backends that can: {', '.join(hosts) or 'none installed'}"
+            f"{owner} cannot run engine '{spec.name}': {refusal}; "
+            f"backends that can: {', '.join(hosts) or 'none installed'}"
         )
     node_mode, map_mode = fill_modes(
         owner, spec, backend.node_execution, backend.map_execution, named=backend.engine is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
 
 from hypernodes._plan import MapStep, Step
 from hypernodes._task import Stage
@@ -18,7 +17,7 @@ class Unit:
     `readers` are the units that wait for it, `waits` how many it waits for.
     """
 
-    __slots__ = ("fan", "first", "inner", "reads", "readers", "stage", "waits", "writes")
+    __slots__ = ("fan", "first", "inner", "readers", "reads", "stage", "waits", "writes")
 
     def __init__(
         self, reads: Sequence[int], writes: Sequence[int], first: int, stage: Stage | None, fan: MapStep | None
@@ -40,7 +39,9 @@ class Blueprint:
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         only = units[0] if len(units) == 1 else None
         plain = only is not None and only.stage is not None
-        self.single = only.stage if plain and only and only.writes == self.outputs and only.reads == self.inputs else None
+        self.single = (
+            only.stage if plain and only and only.writes == self.outputs and only.reads == self.inputs else None
+        )
         maker = {slot: at for at, unit in enumerate(units) for slot in unit.writes}
         for at, unit in enumerate(units):
             sources = {maker[slot] for slot in unit.reads if slot in maker}
@@ -81,7 +82,7 @@ def cut(
     key_of: Callable[[Step | MapStep], Hashable | None] | None = None,
     inner_of: Callable[[MapStep], Blueprint],
 ) -> Blueprint:
-    """Cut steps into units: each step its own unit if `fine` (chains stay whole), else as few as fans and keys allow."""
+    """Cut steps into units: each step its own if `fine` (chains stay whole), else as few as fans and keys allow."""
 
     def key(step: Step | MapStep) -> Hashable | None:
         if isinstance(step, MapStep) and is_fan(step):

@@ -20,7 +20,7 @@ AHEAD = 64
 class _Pump:
     """Draws from an iterator in a thread of its own, into a bounded queue."""
 
-    def __init__(self, make: Callable[[], Iterator[Any]], news: Callable[[], None]) -> None:
+    def __init__(self, make: Callable[[], Iterator[Any]], news: Callable[[], object]) -> None:
         self.queue: Queue[tuple[Any, BaseException | None]] = Queue(AHEAD)
         self.stopped = threading.Event()
         self.make, self.news = make, news

@@ -26,11 +26,14 @@ class Wanted(NamedTuple):
 def wanted(graph: Graph, output_name: object, output_nodes: object) -> Wanted:
     """The wanted outputs; all of them where neither option is given. Raises for what the pipeline does not make."""
     if output_name is not None and output_nodes is not None:
-        raise GraphError(f"pipeline '{graph.name}': give output_name= for one bare value or output_nodes= for a dict, not both")
+        raise GraphError(
+            f"pipeline '{graph.name}': give output_name= for one bare value or output_nodes= for a dict, not both"
+        )
     if output_name is not None:
         if not isinstance(output_name, str):
             raise UnknownOutputError(
-                f"pipeline '{graph.name}': output_name={output_name!r}; it takes one name, several go in output_nodes=[...]"
+                f"pipeline '{graph.name}': output_name={output_name!r}; it takes one name, "
+                "several go in output_nodes=[...]"
             )
         graph.check_outputs((output_name,))
         return Wanted((output_name,), True)
@@ -38,7 +41,8 @@ def wanted(graph: Graph, output_name: object, output_nodes: object) -> Wanted:
         return Wanted(graph.outputs, False)
     if isinstance(output_nodes, str) or not isinstance(output_nodes, Iterable):
         raise UnknownOutputError(
-            f"pipeline '{graph.name}': output_nodes={output_nodes!r}; it takes a list of names, a single one goes in output_name="
+            f"pipeline '{graph.name}': output_nodes={output_nodes!r}; it takes a list of names, "
+            "a single one goes in output_name="
         )
     names = tuple(dict.fromkeys(output_nodes))
     graph.check_outputs(names)

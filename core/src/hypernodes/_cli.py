@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Abort as problem:
         _trace(chosen, problem.__cause__)
         return _report(str(problem), problem.code)
-    except Exception as problem:  # noqa: BLE001 - the one place where an error becomes an exit code
+    except Exception as problem:
         from hypernodes._cli_text import code_of, sentence
 
         _trace(chosen, problem)

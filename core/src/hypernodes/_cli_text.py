@@ -66,7 +66,7 @@ def one_line(error: BaseException) -> str:
     """The message of an error without line breaks, cut to a length that logs can bear."""
     try:
         lines = str(error).splitlines()
-    except Exception as unreadable:  # noqa: BLE001 - a `__str__` of anybody's may do anything
+    except Exception as unreadable:
         lines = [f"its message cannot be read ({type(unreadable).__name__})"]
     text = safe("; ".join(line.strip() for line in lines if line.strip()))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -77,7 +77,7 @@ def annotation_of(pipeline: Pipeline, name: str) -> object:
         if isinstance(node, Node):
             try:
                 return typing.get_type_hints(node.func).get(name)
-            except Exception:  # noqa: BLE001 - an annotation that cannot be resolved says nothing
+            except Exception:
                 return None
         if isinstance(node, NestedPipeline) and name not in node.map_over:
             return annotation_of(typing.cast("Pipeline", node.pipeline), node.inner_names[name])

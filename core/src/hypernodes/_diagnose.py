@@ -71,4 +71,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _kind(value: Any) -> str:
     kind = type(value)
-    return f"a {kind.__qualname__}" if kind.__module__ in ("builtins", "__main__") else f"a {kind.__module__}.{kind.__qualname__}"
+    return (
+        f"a {kind.__qualname__}"
+        if kind.__module__ in ("builtins", "__main__")
+        else f"a {kind.__module__}.{kind.__qualname__}"
+    )

@@ -91,7 +91,7 @@ def adopt(own_engines: Collection[str], own_backends: Collection[str]) -> Instal
             report, implemented = _adopted(report, entry_point, own_engines, own_backends, trace)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 - a manifest may even call sys.exit(); the program goes on
+        except BaseException as error:
             reports.append(broken(report, error))
             continue
         reports.append(report)
@@ -118,7 +118,7 @@ def headline(error: BaseException) -> str:
     """`ValueError: what it said`, on one line and of bounded length."""
     try:
         said = " ".join(str(error).split())
-    except Exception as unreadable:  # noqa: BLE001 - a `__str__` of anybody's may do anything
+    except Exception as unreadable:
         said = f"its message cannot be read ({type(unreadable).__name__})"
     line = f"{type(error).__name__}: {said}" if said else type(error).__name__
     return line if len(line) <= _LONGEST_HEADLINE else f"{line[:_LONGEST_HEADLINE]}..."
@@ -151,7 +151,7 @@ def _installed_manifests() -> Iterator[tuple[PluginReport, EntryPoint | None]]:
             if not listed or normalized(owner) in seen:  # the first on the path is the one that imports find
                 continue
             seen.add(normalized(owner))
-        except Exception as error:  # noqa: BLE001 - one damaged package must not hide the others
+        except Exception as error:
             report = broken(PluginReport("?", _label(distribution), "", "entry_points.txt"), error)
             manifests[report.distribution, ""] = (report, None)
             continue

@@ -89,7 +89,7 @@ class Feed:
         self.cancelled = True
         self.stop()
 
-    def on_more(self, wake: Callable[[], None]) -> None:
+    def on_more(self, wake: Callable[[], object]) -> None:
         """Have `wake` called when a feed that was empty for the moment has tasks again, or ends."""
 
     def __iter__(self) -> Iterator[Task]:
@@ -109,7 +109,7 @@ class QueueFeed(Feed):
         self._queue: deque[Task] = deque()
         self._closed = False
         self._changed = threading.Condition()
-        self._wake: Callable[[], None] | None = None
+        self._wake: Callable[[], object] | None = None
 
     def put(self, task: Task) -> None:
         with self._changed:
@@ -131,13 +131,19 @@ class QueueFeed(Feed):
             self._queue.clear()
         self.close()
 
+    def peek(self) -> bool:
+        with self._changed:
+            while not self._queue and not self._closed:
+                self._changed.wait()
+            return bool(self._queue)
+
     def take(self, count: int) -> list[Task]:
         with self._changed:
             taken = [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
             self.ended = self._closed and not self._queue
         return taken
 
-    def on_more(self, wake: Callable[[], None]) -> None:
+    def on_more(self, wake: Callable[[], object]) -> None:
         self._wake = wake
 
     def __next__(self) -> Task:
@@ -150,7 +156,8 @@ class QueueFeed(Feed):
 class Site:
     """What an engine is given to work with: its modes, its share of workers, and a place to keep what it opens.
 
-    `name` is the backend's, for messages. `once(key, make, close)` makes something the first time and keeps it as long as the place is open.
+    `name` is the backend's, for messages. `once(key, make, close)` makes something the first time and keeps it as long
+    as the place is open.
     """
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hypernodes._engine import Engine, Feed, Site
 from hypernodes._loops import is_loop_running, keeping_thread_loop
@@ -42,7 +42,7 @@ class AsyncEngine(Engine):
 
     def outcomes(self, stage: Stage, tasks: Feed, site: Site) -> AsyncGenerator[list[Outcome], None]:
         """The outcomes in batches, on the running loop."""
-        generator: Any = overlap(
+        return overlap(
             stage,
             tasks,
             limit=site.max_workers or DEFAULT_CONCURRENCY,
@@ -50,7 +50,6 @@ class AsyncEngine(Engine):
             items=site.map_execution == "async",
             place=f"{site.name}:{self.name}" if site.name else self.name,
         )
-        return generator  # type: ignore[no-any-return]
 
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
         assert not is_loop_running(), "the hub moves this to a thread of its own"

@@ -31,9 +31,9 @@ PLENTY = 4
 class ExecutorEngine(Engine):
     """An engine over an executor: anything with `submit(fn, *args) -> Future` and `shutdown(wait=, cancel_futures=)`.
 
-    Give `make_executor`. Where workers do not share this process's memory say `shares_memory = False`: functions, inputs
-    and results are then pickled for you. `chunk_seconds` is how much work one submission should hold, `most_in_chunk`
-    how many items; a `warm` executor stays open between runs.
+    Give `make_executor`. Where workers do not share this process's memory say `shares_memory = False`: functions,
+    inputs and results are then pickled for you. `chunk_seconds` is how much work one submission should hold,
+    `most_in_chunk` how many items; a `warm` executor stays open between runs.
     """
 
     shares_memory: ClassVar[bool] = True

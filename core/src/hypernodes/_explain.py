@@ -18,7 +18,7 @@ _COLUMNS = ("node", "runs on", "chosen by", "nodes", "items", "reads", "makes")
 class Placement:
     """One node of the plan: its path, its backend with engine and modes, and which pipeline chose the backend.
 
-    `chosen_by` is `""` where no pipeline named a backend. `mapped` counts the maps the node is under within the pipeline.
+    `chosen_by` is `""` where no pipeline named a backend. `mapped` counts the maps that the node is under.
     """
 
     path: tuple[str, ...]
@@ -60,11 +60,12 @@ class Explanation:
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines.insert(1, "  ".join("-" * width for width in widths))
         count = len(self.nodes)
-        crossed = f"{self.crossings} value{'' if self.crossings == 1 else 's'} cross{'es' if self.crossings == 1 else ''}"
+        crossed = (
+            f"{self.crossings} value{'' if self.crossings == 1 else 's'} cross{'es' if self.crossings == 1 else ''}"
+        )
         head = [
             f"pipeline '{self.pipeline}': {', '.join(self.inputs) or 'no inputs'} -> {', '.join(self.outputs)}",
-            f"{count} node{'' if count == 1 else 's'} in {len(self.places)} place{'' if len(self.places) == 1 else 's'}; "
-            f"{crossed} a border for each item",
+            f"{_several(count, 'node')} in {_several(len(self.places), 'place')}; {crossed} a border for each item",
             "",
         ]
         tail = [f"{place}: {bound}" for place, bound in self.workers.items()]
@@ -109,7 +110,7 @@ def _placed(plan: Plan) -> Iterator[Placement]:
 
 
 def _crossings(plan: Plan, home: int) -> int:
-    """Values that enter a step from elsewhere, and wanted ones that do not end where they began; counted once a place."""
+    """Values that enter a step from elsewhere, and wanted ones that must come home; counted once for each place."""
     made_at = {slot: home for _, slot in plan.inputs}
     crossed: set[tuple[int, int]] = set()
     inner = 0
@@ -126,7 +127,9 @@ def _crossings(plan: Plan, home: int) -> int:
 def _workers(backend: Any) -> str:
     spec = engine_spec_of(backend)
     modes = f"nodes {backend.node_execution}, items {backend.map_execution}"
-    bound = f"at most {backend.max_workers} at once" if backend.max_workers else "as many at once as the engine's default"
+    bound = (
+        f"at most {backend.max_workers} at once" if backend.max_workers else "as many at once as the engine's default"
+    )
     return f"engine '{spec.name}' ({spec.summary}), {modes}" + ("" if spec.name == "sequential" else f", {bound}")
 
 
@@ -144,8 +147,14 @@ def _unsendable(step: Step, backend: Backend) -> str:
     return ""
 
 
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def _row(node: Placement) -> tuple[str, ...]:
-    name = " > ".join(node.path[1:]) + (" (mapped)" if node.mapped == 1 else f" (mapped {node.mapped}x)" if node.mapped else "")
+    name = " > ".join(node.path[1:]) + (
+        " (mapped)" if node.mapped == 1 else f" (mapped {node.mapped}x)" if node.mapped else ""
+    )
     return (
         name,
         node.place,

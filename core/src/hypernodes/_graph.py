@@ -75,7 +75,9 @@ class Graph:
     def _cycle(self, stuck: list[int]) -> str:
         """The sentence for a cycle: walk from a stuck node to whatever it waits for until one comes twice."""
         left = set(stuck)
-        at, seen, walk = stuck[0], {}, []
+        at = stuck[0]
+        seen: dict[int, int] = {}
+        walk: list[tuple[int, str]] = []
         while at not in seen:
             seen[at] = len(walk)
             name, source = next(
@@ -89,7 +91,8 @@ class Graph:
         path = " -> ".join([self.nodes[reader].name for reader, _ in loop] + [self.nodes[loop[0][0]].name])
         values = quoted(name for _, name in loop)
         if len(loop) == 1:
-            return f"pipeline '{self.name}': node '{self.nodes[at].name}' takes its own output {values}; rename one of them"
+            node = self.nodes[at].name
+            return f"pipeline '{self.name}': node '{node}' takes its own output {values}; rename one of them"
         return f"pipeline '{self.name}' has a cycle: {path} (through {values}); one of them must not read the other"
 
     def check_outputs(self, wanted: Iterable[str]) -> None:
@@ -105,13 +108,15 @@ class Graph:
         """Raise `UnknownInputError` for a given name that no node takes or makes."""
         for name in given:
             if name not in self.inputs and name not in self.producers:
+                near = did_you_mean(name, [*self.inputs, *self.producers])
                 raise UnknownInputError(
-                    f"pipeline '{self.name}' has no input {name!r}{did_you_mean(name, [*self.inputs, *self.producers])}; "
-                    f"its inputs are {quoted(self.inputs)}"
+                    f"pipeline '{self.name}' has no input {name!r}{near}; its inputs are {quoted(self.inputs)}"
                 )
 
 
-def missing_inputs(pipeline: str, missing: Iterable[tuple[tuple[str, ...], str]], given: Iterable[str]) -> MissingInputError:
+def missing_inputs(
+    pipeline: str, missing: Iterable[tuple[tuple[str, ...], str]], given: Iterable[str]
+) -> MissingInputError:
     """The error for needed inputs that were not given: each with the node and the parameter that need it."""
     needs = [f"'{name}' (parameter of {' > '.join(path)})" for path, name in missing]
     return MissingInputError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
@@ -82,7 +82,7 @@ class Route:
         else:
             yield from _Lanes(self).outcomes(feed)
 
-    async def aoutcomes(self, feed: Feed) -> AsyncIterator[list[Outcome]]:
+    async def aoutcomes(self, feed: Feed) -> AsyncGenerator[list[Outcome], None]:
         """The same on the running loop: coroutine nodes are awaited on it where the plan's engine allows."""
         from hypernodes._bridge import batches_from_thread
 
@@ -100,7 +100,7 @@ class Route:
                         async for batch in batches:
                             yield batch
                     finally:
-                        await batches.aclose()  # type: ignore[attr-defined]
+                        await batches.aclose()
                     return
         async for batch in batches_from_thread(lambda: self.outcomes(feed)):
             yield batch

@@ -52,7 +52,9 @@ class Inline:
 
         return run_plain
 
-    def rows(self, rows: Iterable[Any], results: list[Any], shared: Mapping[str, Any], mapped: tuple[str, ...], kind: str) -> Any:
+    def rows(
+        self, rows: Iterable[Any], results: list[Any], shared: Mapping[str, Any], mapped: tuple[str, ...], kind: str
+    ) -> Any:
         """Append the shaped result of each row to `results`; the first failing row raises.
 
         With `kind="rows"`, rows are dicts with the keys `mapped`; a row with other keys stops the loop and is given
@@ -72,7 +74,11 @@ class Inline:
             raise
         except BaseException as error:
             entry = program.frame_of(error)
-            if entry is not None and program.read_line and entry.tb_lineno in (program.read_line - 1, program.read_line):
+            if (
+                entry is not None
+                and program.read_line
+                and entry.tb_lineno in (program.read_line - 1, program.read_line)
+            ):
                 found = [value for name, value in entry.tb_frame.f_locals.items() if name.endswith("_row")]
                 if isinstance(error, IrregularRow | KeyError) or not isinstance(found[0], Mapping):
                     return found[0]

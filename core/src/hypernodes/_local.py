@@ -17,9 +17,9 @@ class LocalBackend(Backend):
 
     `engine` names an installed engine (`"threaded"`, `"multiprocess"`, ...) or is one. `node_execution` says how much
     the nodes of one item may overlap, `map_execution` how much items may: `"sequential"`, `"async"` or `"parallel"`.
-    With neither, everything runs one after another; `"parallel"` without an engine means processes. `max_workers` bounds
-    node x map x nesting together; without it there is one worker for each core, four more than cores for threads, and
-    100 awaited at once for `"async"`.
+    With neither, everything runs one after another; `"parallel"` without an engine means processes. `max_workers`
+    bounds node x map x nesting together; without it there is one worker for each core, four more than cores for
+    threads, and 100 awaited at once for `"async"`.
     """
 
     name: ClassVar[str] = "local"

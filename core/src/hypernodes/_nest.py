@@ -69,7 +69,8 @@ class NestedPipeline(GraphNode):
         for outer in self.map_over:
             if outer not in self.inner_names:
                 raise UnknownInputError(
-                    f"{owner}: map_over names {outer!r}, which is no input of it{did_you_mean(outer, self.inner_names)}; "
+                    f"{owner}: map_over names {outer!r}, which is no input of it"
+                    f"{did_you_mean(outer, self.inner_names)}; "
                     f"use the names that the outer pipeline sees: {quoted(self.inner_names)}"
                 )
         self.map_mode = check_map_mode(owner, map_mode)
@@ -101,7 +102,8 @@ def names_of(owner: str, option: str, names: str | Sequence[str] | None) -> tupl
 def check_map_mode(owner: str, mode: object) -> str:
     if mode not in MAP_MODES:
         raise NodeDefinitionError(
-            f"{owner}: map_mode={mode!r}{did_you_mean(mode, MAP_MODES)}; give 'zip' (item by item) or 'product' (all pairs)"
+            f"{owner}: map_mode={mode!r}{did_you_mean(mode, MAP_MODES)}; "
+            "give 'zip' (item by item) or 'product' (all pairs)"
         )
     return str(mode)
 

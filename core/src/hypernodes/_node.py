@@ -61,6 +61,7 @@ class Node(GraphNode, Generic[P, R]):
     )
 
     func: Callable[P, R]
+    __qualname__: str
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class Node(GraphNode, Generic[P, R]):
             for part in self.__qualname__.split("."):
                 found = getattr(found, part, None)
             if found is self:
-                return self.__qualname__
+                return str(self.__qualname__)
         output = self.outputs if self.unpacks else self.outputs[0]
         options = (self.name, self.cache, self.retries, self.retry_delay, self.timeout)
         return _rebuild, (self.func, output, options)
@@ -265,7 +266,7 @@ def _parameters(owner: str, func: Callable[..., Any]) -> tuple[Parameter, ...]:
     return tuple(found)
 
 
-_REFUSED = {
+_REFUSED: dict[Any, str] = {
     inspect.Parameter.VAR_POSITIONAL: "'*{}'",
     inspect.Parameter.VAR_KEYWORD: "'**{}'",
     inspect.Parameter.POSITIONAL_ONLY: "the positional-only parameter '{}'",

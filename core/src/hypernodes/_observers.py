@@ -23,7 +23,7 @@ def listeners(run: Any) -> list[Callable[[Any], None]]:
     for report, subscribe in installed().hooked("subscribe"):
         try:
             listener = subscribe(run=run)
-        except Exception as error:  # noqa: BLE001 - an observer never fails a run
+        except Exception as error:
             _warn("%s hears nothing of this run: its hook subscribe() raised", report, error=error)
             continue
         if callable(listener):
@@ -39,7 +39,7 @@ def inject(carrier: dict[str, str]) -> None:
         own = dict(carrier)
         try:
             add(carrier=own)
-        except Exception as error:  # noqa: BLE001 - an observer never fails a run
+        except Exception as error:
             _warn("%s adds nothing to what crosses: its hook inject() raised", report, error=error)
             continue
         if all(isinstance(text, str) for pair in own.items() for text in pair):
@@ -58,7 +58,7 @@ def extract(carrier: Mapping[str, str]) -> Iterator[None]:
             if manager is not None:
                 manager.__enter__()
                 entered.append((report, manager))
-        except Exception as error:  # noqa: BLE001 - an observer never fails a run
+        except Exception as error:
             _warn("%s restores nothing around these tasks: its hook extract() raised", report, error=error)
     try:
         yield
@@ -67,7 +67,7 @@ def extract(carrier: Mapping[str, str]) -> Iterator[None]:
         for report, manager in reversed(entered):
             try:
                 manager.__exit__(*current)  # its answer is ignored: a plugin may look at an error, not swallow it
-            except Exception as error:  # noqa: BLE001 - an observer never fails a run
+            except Exception as error:
                 if error is not current[1]:
                     _warn("%s failed to clean up after these tasks", report, error=error)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any
 
 from hypernodes._blueprint import Blueprint, cut
@@ -32,7 +32,7 @@ async def in_thread(function: Callable[..., Any], /, *args: Any, **kwargs: Any) 
 
 async def overlap(
     stage: Stage, feed: Feed, *, limit: int, nodes: bool, items: bool, place: str
-) -> AsyncIterator[list[Outcome]]:
+) -> AsyncGenerator[list[Outcome], None]:
     """Run the stage for each task of the feed on the running loop; outcomes come in batches as they are ready.
 
     `limit` bounds what runs at once. `nodes` lets the nodes of one item overlap, `items` the items.
@@ -47,6 +47,7 @@ async def overlap(
     finished = False
     try:
         blueprint = _blueprint(stage, fine=nodes, fans=items or nodes)
+        work: _Work
         if blueprint.single is not None:
             work = _Rows(blueprint.single, feed, limit if items else 1, done, news, tasks, place)
         else:

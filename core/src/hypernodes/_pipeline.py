@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +32,12 @@ class Pipeline:
     """Nodes wired by the names of their outputs and parameters.
 
     `nodes` are functions made nodes by `@node` (plain functions are taken as they are), pipelines, or pipelines under
-    other names (`as_node`). `name` names it in paths, messages and traces. `backend` says where and how it runs; without
-    one a nested pipeline runs where its parent does, the outermost one after another in this process.
+    other names (`as_node`). `name` names it in paths, messages and traces. `backend` says where and how it runs;
+    without one a nested pipeline runs where its parent does, the outermost one after another in this process.
     `check_types=False` switches the comparison of annotations off.
 
-    A pipeline never changes. Raises a `GraphError` that says what is wrong: two makers of one output, a cycle, types that
-    cannot fit, something among the nodes that is none.
+    A pipeline never changes. Raises a `GraphError` that says what is wrong: two makers of one output, a cycle, types
+    that cannot fit, something among the nodes that is none.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Pipeline:
         backend: Backend | None = None,
         check_types: bool = True,
     ) -> None:
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name:  # type: ignore[redundant-expr]
             raise NodeDefinitionError(f"a pipeline's name is a string, not {name!r}")
         if backend is not None and not isinstance(backend, Backend):
             raise NodeDefinitionError(_not_a_backend(name, backend))
@@ -104,9 +104,9 @@ class Pipeline:
     ) -> NestedPipeline:
         """This pipeline as a node of another.
 
-        `input_mapping` goes from outer to inner names, `output_mapping` from inner to outer ones; unmapped names stay as
-        they are. `map_over` names inputs, as the outer pipeline sees them, that take lists: the pipeline runs once for
-        each element (`map_mode="zip"`) or each combination (`"product"`), and every output becomes a list.
+        `input_mapping` goes from outer to inner names, `output_mapping` from inner to outer ones; unmapped names stay
+        as they are. `map_over` names inputs, as the outer pipeline sees them, that take lists: the pipeline runs
+        once for each element (`map_mode="zip"`) or each combination (`"product"`), and every output becomes a list.
         """
         return NestedPipeline(
             self,
@@ -149,11 +149,12 @@ class Pipeline:
     ) -> Any:
         """Run once: `run({"x": 1})`, `run(inputs={"x": 1})` and `run(x=1)` are the same.
 
-        Returns a dict with every output of every node; with `output_nodes=` just those; with `output_name=` that one value
-        by itself. Only what is needed for them runs. An input that names an output overrides it: its producer does not run.
+        Returns a dict with every output of every node; with `output_nodes=` just those; with `output_name=` that one
+        value by itself. Only what is needed for them runs. An input that names an output overrides it: its producer
+        does not run.
 
-        Raises a `GraphError` before any node runs if inputs or outputs do not fit, and otherwise what a node raised, with
-        notes that say where.
+        Raises a `GraphError` before any node runs if inputs or outputs do not fit, and otherwise what a node raised,
+        with notes that say where.
         """
         values = kwargs if inputs is None else merged(self._name, inputs, kwargs)
         key: Any = (output_name, *values) if output_nodes is None else (None, tuple(output_nodes), *values)
@@ -218,7 +219,7 @@ class Pipeline:
         output_nodes: Sequence[str] | None = None,
         on_error: str = "raise",
         ordered: bool = True,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """`map` as a stream: one result for each item, as rows; items are drawn only a little ahead of what is taken.
 
         Works on an endless generator in bounded memory. `ordered=False` gives results as they are ready. Closing the
@@ -229,7 +230,7 @@ class Pipeline:
 
     async def amap(
         self,
-        items: Iterable[Mapping[str, Any]] | None = None,
+        items: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | None = None,
         *,
         inputs: Mapping[str, Any] | None = None,
         map_over: str | Sequence[str] | None = None,
@@ -238,13 +239,13 @@ class Pipeline:
         output_nodes: Sequence[str] | None = None,
         on_error: str = "raise",
     ) -> Any:
-        """`map` from a running event loop, which it never blocks."""
-        call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error)
+        """`map` from a running event loop, which it never blocks. `items` may be an async iterable."""
+        call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error, asynchronous=True)
         return call.shaped([result async for result in call.astream(ordered=True)])
 
     def amap_iter(
         self,
-        items: Iterable[Mapping[str, Any]] | None = None,
+        items: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | None = None,
         *,
         inputs: Mapping[str, Any] | None = None,
         map_over: str | Sequence[str] | None = None,
@@ -253,9 +254,9 @@ class Pipeline:
         output_nodes: Sequence[str] | None = None,
         on_error: str = "raise",
         ordered: bool = True,
-    ) -> AsyncIterator[Any]:
-        """`map_iter` from a running event loop, which it never blocks."""
-        call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error)
+    ) -> AsyncGenerator[Any, None]:
+        """`map_iter` from a running event loop, which it never blocks. `items` may be an async iterable."""
+        call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error, asynchronous=True)
         return call.astream(ordered)
 
     # -- compiling
@@ -283,13 +284,15 @@ class Pipeline:
 
     def _map_call(
         self,
-        items: Iterable[Mapping[str, Any]] | None,
+        items: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | None,
         inputs: Mapping[str, Any] | None,
         map_over: str | Sequence[str] | None,
         map_mode: str,
         output_name: str | None,
         output_nodes: Sequence[str] | None,
         on_error: str,
+        *,
+        asynchronous: bool = False,
     ) -> _MapCall:
         if on_error not in ("raise", "return"):
             raise ValueError(
@@ -308,7 +311,9 @@ class Pipeline:
             return _MapCall(self, want, on_error == "return", columns=Columns(self._graph, shared, map_over, map_mode))
         if map_over is not None:
             raise GraphError(f"pipeline '{self._name}': map() takes rows (items) or columns (map_over=), not both")
-        return _MapCall(self, want, on_error == "return", items=check_items(self._name, items), shared=shared)
+        if not (asynchronous and isinstance(items, AsyncIterable)):
+            items = check_items(self._name, items)
+        return _MapCall(self, want, on_error == "return", items=items, shared=shared)
 
 
 class _Prepared:
@@ -366,7 +371,7 @@ class _MapCall:
         want: Wanted,
         keeps_failures: bool,
         *,
-        items: Iterable[Any] | None = None,
+        items: Iterable[Any] | AsyncIterable[Any] | None = None,
         columns: Columns | None = None,
         shared: dict[str, Any] | None = None,
     ) -> None:
@@ -395,7 +400,7 @@ class _MapCall:
 
     def _collect_inline(self, results: list[Any]) -> bool:
         """Run rows in generated loops; False, with the results so far, where some other road must go on."""
-        assert self.items is not None
+        assert isinstance(self.items, Iterable)
         rows = iter(self.items)
         row = next(rows, None)
         while row is not None:
@@ -424,7 +429,7 @@ class _MapCall:
             for name in self.wanted.names
         }
 
-    def stream(self, ordered: bool, skip: int = 0) -> Iterator[Any]:
+    def stream(self, ordered: bool, skip: int = 0) -> Generator[Any, None, None]:
         base = skip
         for prepared, rows in self._runs():
             count = 0
@@ -450,9 +455,13 @@ class _MapCall:
         finally:
             outcomes.close()
 
-    async def astream(self, ordered: bool) -> AsyncIterator[Any]:
+    async def astream(self, ordered: bool) -> AsyncGenerator[Any, None]:
         from hypernodes._hub import Turns
 
+        if isinstance(self.items, AsyncIterable):
+            async for result in self._astream_rows(self.items, ordered):
+                yield result
+            return
         base = 0
         for prepared, rows in self._runs():
             feed = Feed(rows)
@@ -469,15 +478,41 @@ class _MapCall:
                 await batches.aclose()
             base += count
 
+    async def _astream_rows(self, items: AsyncIterable[Any], ordered: bool) -> AsyncGenerator[Any, None]:
+        from hypernodes._arows import AsyncRows
+        from hypernodes._hub import Turns
+
+        rows = AsyncRows(self.pipeline.name, items)
+        first = await rows.first()
+        if first is None:
+            return
+        prepared = self.pipeline._prepare(tuple({**self.shared, **first}), self.wanted)
+        shared = self.shared
+        feed = rows.start(lambda row: prepared.row({**shared, **row}))
+        turns = Turns(feed, stop_at_failure=not self.keeps_failures)
+        batches = prepared.route.aoutcomes(feed)
+        try:
+            async for batch in batches:
+                for outcome in batch:
+                    for ready in turns.ready(outcome) if ordered else (outcome,):
+                        rows.delivered()
+                        yield self._settled(self._shape(ready, prepared), 0)
+        finally:
+            await batches.aclose()
+            await rows.close()
+
     def _runs(self) -> Iterator[tuple[_Prepared, Iterator[tuple[Any, ...]]]]:
         """The rows in runs that share one plan, as tuples in the order of the plan's inputs."""
         if self.columns is not None:
             names = self.columns.names
             shared = self.shared
             prepared = self.first
-            yield prepared, (prepared.row({**shared, **dict(zip(names, row, strict=True))}) for row in self.columns.rows)
+            yield (
+                prepared,
+                (prepared.row({**shared, **dict(zip(names, row, strict=True))}) for row in self.columns.rows),
+            )
             return
-        assert self.items is not None
+        assert isinstance(self.items, Iterable)
         for keys, rows in row_runs(self.pipeline.name, self.items):
             prepared = self.pipeline._prepare(tuple({**self.shared, **dict.fromkeys(keys)}), self.wanted)
             shared = self.shared
@@ -517,7 +552,9 @@ def _shift(error: Exception, done: int) -> None:
 
 def _listed(name: str, nodes: object) -> Sequence[Any]:
     if isinstance(nodes, GraphNode | Pipeline | FunctionType):
-        raise NodeDefinitionError(f"pipeline '{name}': nodes takes a list; write nodes=[{getattr(nodes, 'name', '...')}]")
+        raise NodeDefinitionError(
+            f"pipeline '{name}': nodes takes a list; write nodes=[{getattr(nodes, 'name', '...')}]"
+        )
     if isinstance(nodes, str | Mapping) or not isinstance(nodes, Iterable):
         raise NodeDefinitionError(f"pipeline '{name}': nodes takes a list of nodes, not {nodes!r}")
     found = list(nodes)

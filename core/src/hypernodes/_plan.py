@@ -176,9 +176,7 @@ class _Compiler:
                 frame = frame.parent
             elif isinstance(node, NestedPipeline):
                 inner_path = (*frame.path, node.name)
-                reads = {
-                    inner: frame.names[outer] for outer, inner in node.inner_names.items() if outer in frame.names
-                }
+                reads = {inner: frame.names[outer] for outer, inner in node.inner_names.items() if outer in frame.names}
                 if node.map_over:
                     made = {}
                     for inner in node.outer_names:
@@ -256,4 +254,3 @@ class _Compiler:
             writes=tuple(step.slots[name] for name in outputs),
             place=step.place,
         )
-

@@ -220,7 +220,9 @@ def unpack(value: Any, node: Any) -> Any:
     else:
         got = f"a {type(value).__qualname__}, not a tuple"
     names = ", ".join(f"'{name}'" for name in node.outputs)
-    raise OutputCountError(f"node '{node.name}' declares {count} output{'' if count == 1 else 's'} ({names}) but returned {got}")
+    raise OutputCountError(
+        f"node '{node.name}' declares {count} output{'' if count == 1 else 's'} ({names}) but returned {got}"
+    )
 
 
 def map_rows(step: MapStep, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
@@ -230,7 +232,9 @@ def map_rows(step: MapStep, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     """
     names = [name for name, _ in step.inner.inputs]
     columns = [as_items(values[at], f"{' > '.join(step.path)}: map_over {names[at]!r}") for at in step.mapped]
-    return rows_of(list(values), step.mapped, columns, [names[at] for at in step.mapped], step.mode, " > ".join(step.path))
+    return rows_of(
+        list(values), step.mapped, columns, [names[at] for at in step.mapped], step.mode, " > ".join(step.path)
+    )
 
 
 def rows_of(

@@ -59,7 +59,7 @@ class _Frame:
 class _Fan:
     """Rows of one blueprint that belong together: those of a mapped step of a frame, or the run's own items."""
 
-    __slots__ = ("blueprint", "frame", "failed", "failure", "open", "results", "rows", "unit")
+    __slots__ = ("blueprint", "failed", "failure", "frame", "open", "results", "rows", "unit")
 
     def __init__(self, blueprint: Blueprint, frame: _Frame | None = None, unit: Unit | None = None) -> None:
         self.blueprint, self.frame, self.unit = blueprint, frame, unit

@@ -17,7 +17,7 @@ __all__ = ["Outcome", "Reply", "Stage", "Task", "failed_row", "run_rows", "run_s
 class Task(NamedTuple):
     """One row for a stage: its number, and the values of the stage's inputs in their order."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     values: tuple[Any, ...]
 
 
@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
     `step` is the index, within the stage, of the step that failed.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]
     values: tuple[Any, ...] | None
     failure: Failure | None = None
     step: int = 0

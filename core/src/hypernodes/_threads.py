@@ -40,9 +40,7 @@ class ThreadPool(Executor):
                 raise RuntimeError("this thread pool has been shut down")
             self._work.put((future, fn, args, kwargs))
             if not self._idle.acquire(blocking=False) and len(self._threads) < self.workers:
-                thread = threading.Thread(
-                    target=self._run, name=f"{self.name}-{len(self._threads)}", daemon=True
-                )
+                thread = threading.Thread(target=self._run, name=f"{self.name}-{len(self._threads)}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
         return future

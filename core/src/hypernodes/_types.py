@@ -35,9 +35,9 @@ def check_types(graph: Graph) -> None:
             made, taken = _output(maker, parameter.name), _input(reader, parameter.name)
             if made is not taken and _clash(made, taken):
                 raise TypeMismatchError(
-                    f"pipeline '{graph.name}': node '{maker.name}' returns '{parameter.name}' as {_name(made)}, but node "
-                    f"'{reader.name}' takes '{parameter.name}' as {_name(taken)}; correct an annotation, or switch the "
-                    "check off with Pipeline(..., check_types=False)"
+                    f"pipeline '{graph.name}': node '{maker.name}' returns '{parameter.name}' as {_name(made)}, but "
+                    f"node '{reader.name}' takes '{parameter.name}' as {_name(taken)}; correct an annotation, or "
+                    "switch the check off with Pipeline(..., check_types=False)"
                 )
 
 

@@ -63,7 +63,7 @@ def dumps(value: Any, buffers: list[Any] | None = None) -> bytes:
 
 
 def pack_stage(stage: Stage) -> tuple[str, bytes]:
-    """The digest and the pickle of a stage, made once. Raises `UnsendableError` naming the node and the part at fault."""
+    """The digest and pickle of a stage, made once. Raises `UnsendableError` naming the node and the part at fault."""
     if stage.packed is None:
         try:
             blob = dumps(stage)
@@ -233,7 +233,7 @@ def _maker(stage: Stage, slot: int) -> tuple[int, str, tuple[str, ...]]:
             position = step.writes.index(slot)
             names = step.node.outputs if isinstance(step, Step) else [name for name, _ in step.inner.outputs]
             return at, names[position], step.path
-    return 0, dict((place, name) for name, place in stage.inputs)[slot], stage.steps[0].path
+    return 0, {place: name for name, place in stage.inputs}[slot], stage.steps[0].path
 
 
 def _portable(failure: Failure) -> Failure:

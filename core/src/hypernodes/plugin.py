@@ -1,8 +1,8 @@
 """The door for plugin authors: contracts, specs, hooks, and what engines and backends call.
 
-An engine over an executor subclasses `ExecutorEngine`; one that schedules by itself subclasses `Engine` and runs its tasks
-with `run_task` or its steps with `run_step`. A backend subclasses `Backend` and `Session`, and calls `receive` on the far
-side. A manifest module names them to hypernodes with `hookimpl`.
+An engine over an executor subclasses `ExecutorEngine`; one that schedules by itself subclasses `Engine` and runs its
+tasks with `run_task` or its steps with `run_step`. A backend subclasses `Backend` and `Session`, and calls `receive` on
+the far side. A manifest module names them to hypernodes with `hookimpl`.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def run_script(tmp_path: Path, tag: str) -> Iterator[Callable[..., Any]]:
                 stderr=subprocess.PIPE,
                 text=True,
                 # A shell that started the tests in the background has made Ctrl-C ignored, which is inherited.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
             )
         )
         return running[-1]

@@ -44,6 +44,13 @@ def double(value: Any) -> Any:
     return value * 2
 
 
+def double_slowly(value: int) -> int:
+    """Every fourth takes 3 ms, so that kills find calls that run."""
+    if value % 4 == 0:
+        time.sleep(0.003)
+    return value * 2
+
+
 def fill_in_place(array: Any) -> Any:
     array[:] = 7
     return array
@@ -55,10 +62,6 @@ def sizes(*values: bytes) -> list[int]:
 
 def blob_sizes(blobs: Blobs) -> dict[str, int]:
     return {digest: sum(map(len, blob)) for digest, blob in blobs.items()}
-
-
-def resident_and_pipe() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def open_files() -> list[str]:
@@ -125,6 +128,14 @@ def fork_and_return() -> int:
 def wait_for(path: str) -> int:
     """Wait until the file is there."""
     while not os.path.exists(path):
+        time.sleep(0.002)
+    return os.getpid()
+
+
+def meet(directory: str, number: int) -> int:
+    """Wait until that many workers are in this call."""
+    Path(directory, str(os.getpid())).touch()
+    while len(os.listdir(directory)) < number:
         time.sleep(0.002)
     return os.getpid()
 

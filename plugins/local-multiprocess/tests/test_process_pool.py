@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import call, eventually, open_fds, tagged, value
-from hypernodes_local_multiprocess._shelf import LIMIT, Shelf
 
 from hypernodes._errors import PlaceError, RemoteError
+from hypernodes_local_multiprocess._shelf import LIMIT, Shelf
 
 
 def test_frames_come_back_as_they_went(make_pool):
@@ -76,15 +76,11 @@ def test_a_thousand_tiny_calls_give_each_its_own_answer(pool):
     assert [value(future) for future in futures] == [2 * n for n in range(1000)]
 
 
-def test_all_workers_work(make_pool, tmp_path):
+def test_all_workers_work_at_once(make_pool, tmp_path):
     pool = make_pool(3)
-    go = tmp_path / "go"
-    futures = [call(pool, "touch_then", str(tmp_path / f"{n}"), "pid") for n in range(30)]
-    waiting = [call(pool, "wait_for", str(go)) for _ in range(3)]
-    eventually(lambda: len(pool.pids) == 3)
-    go.touch()
-    assert len({value(future) for future in waiting}) == 3
-    assert {value(future) for future in futures} <= set(pool.pids)
+    met = [call(pool, "meet", str(tmp_path), 3) for _ in range(3)]
+    pids = {value(future) for future in met}
+    assert len(pids) == 3 and pids == set(pool.pids)
 
 
 def test_a_long_call_does_not_hold_up_those_behind_it(pool, tmp_path):

@@ -16,11 +16,11 @@ import pytest
 
 from hypernodes import Failure, LocalBackend, Pipeline, WorkerLostError, failure_of, node
 from hypernodes.testing._compare import compare
-from hypernodes.testing._leaks import LeakWatch, no_leaks
+from hypernodes.testing._leaks import LeakWatch
 from hypernodes.testing._promises import Promises, check_random_cases
 from hypernodes.testing._zoo import ORDINARY, Coded, Held, Refused, check, double, same, unowned_function
 
-__all__ = ["BackendContract", "no_leaks"]
+__all__ = ["BackendContract"]
 
 PAYLOAD_BYTES = 20_000_000
 

@@ -256,7 +256,7 @@ class Case:
         expected = self.expected()
         try:
             actual = self.run(self.build(backend, backends), use_async=use_async)
-        except Exception as error:  # noqa: BLE001 - whatever came out is compared
+        except Exception as error:
             actual = error
         try:
             compare(expected, actual, any_order=any_order)

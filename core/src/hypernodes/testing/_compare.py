@@ -91,7 +91,7 @@ def _can_be_rebuilt(error: BaseException) -> bool:
     reduced = error.__reduce__()
     try:
         reduced[0](*reduced[1])  # type: ignore[operator]
-    except Exception:  # noqa: BLE001 - a user's class may raise anything
+    except Exception:
         return False
     return True
 

@@ -8,18 +8,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
 
 from hypernodes import Failure, LocalBackend, Pipeline, WorkerLostError, failure_of, node
 from hypernodes.testing._compare import compare
-from hypernodes.testing._leaks import LeakWatch, no_leaks
+from hypernodes.testing._leaks import LeakWatch
 from hypernodes.testing._promises import Promises, check_random_cases
 from hypernodes.testing._zoo import ORDINARY, Coded, Held, Refused, Suffix, check, double, same, unowned_function
 
-__all__ = ["EngineContract", "no_leaks"]
+__all__ = ["EngineContract"]
 
 
 class EngineContract(Promises):
@@ -319,12 +319,8 @@ class EngineContract(Promises):
     def test_async_calls_work_on_the_callers_loop(self, backend: Any) -> None:
         pipeline = Pipeline(nodes=[same], backend=backend)
 
-        async def endless() -> AsyncIterator[dict[str, Any]]:
-            for i in itertools.count():
-                yield {"x": i}
-
         async def main() -> Any:
-            stream = pipeline.amap_iter(endless(), output_name="same")
+            stream = pipeline.amap_iter(_Endless(), output_name="same")
             first = [await anext(stream) for _ in range(5)]
             await stream.aclose()
             return await pipeline.arun(x=1), await pipeline.amap([{"x": 2}], output_name="same"), first

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["LeakWatch", "no_leaks"]
+__all__ = ["LeakWatch", "no_leaks", "watch_test"]
 
 TAG = "HYPERNODES_TEST_TAG"
 """The environment variable by which processes started in a test are known, wherever they end up."""
@@ -78,6 +78,11 @@ def no_leaks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     `@pytest.fixture(autouse=True)` over `def clean(no_leaks): ...`. What must stay is declared with
     `no_leaks.allow(kind, pattern)`.
     """
+    yield from watch_test(tmp_path_factory, monkeypatch)
+
+
+def watch_test(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeakWatch]:
+    """What the fixture `no_leaks` does, for classes that bring it as a fixture of their own."""
     if "multiprocessing" in sys.modules:
         # This directory lives as long as the process, so it must not lie in one test's scratch directory.
         from multiprocessing import util

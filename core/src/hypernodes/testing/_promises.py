@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import pytest
+
 from hypernodes.testing._draw import draw_case
+from hypernodes.testing._leaks import LeakWatch, watch_test
 
 __all__ = ["Promises", "broken_promises", "check_random_cases", "seeds"]
 
@@ -19,6 +22,12 @@ class Promises:
     def test_large_values_survive(self, engine):
         super().test_large_values_survive(engine)
     """
+
+    @pytest.fixture
+    def no_leaks(
+        self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[LeakWatch]:
+        yield from watch_test(tmp_path_factory, monkeypatch)
 
     def test_every_promise_is_kept_or_excused_with_a_reason(self) -> None:
         broken = broken_promises(type(self))

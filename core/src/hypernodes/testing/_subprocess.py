@@ -25,8 +25,8 @@ _LENGTH = 8
 class SubprocessBackend(Backend):
     """Runs in `machines` fresh interpreters that share nothing with this process but what a payload holds.
 
-    They do not see this program's `__main__`, its modules outside the installed packages (unless `paths` adds folders) or
-    its memory, just like a container in a cloud. For tests of pipelines that cross borders, and of backends.
+    They do not see this program's `__main__`, its modules outside the installed packages (unless `paths` adds folders)
+    or its memory, just like a container in a cloud. For tests of pipelines that cross borders, and of backends.
     """
 
     name: ClassVar[str] = "subprocess"
@@ -97,9 +97,8 @@ class _Session(Session):
                 )
             else:
                 future.set_result(reply)
-        machine = self._machines.pop(at, None)
-        if machine is not None:
-            _close(machine)
+        if at in self._machines:
+            _close(self._machines.pop(at))
 
     def _machine(self, at: int) -> subprocess.Popen[bytes]:
         machine = self._machines.get(at)

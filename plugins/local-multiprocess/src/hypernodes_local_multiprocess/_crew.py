@@ -16,6 +16,7 @@ from hypernodes_local_multiprocess import _frames
 from hypernodes_local_multiprocess._frames import Message
 from hypernodes_local_multiprocess._handle import Call, WorkerHandle
 from hypernodes_local_multiprocess._starter import Starter
+from hypernodes_local_multiprocess._worker import NO_TICKET
 
 __all__ = ["Crew", "Outcome"]
 
@@ -155,7 +156,7 @@ class Crew:
                 fate = f"the worker process {pid} {_fate(status)}"
                 self._bury(worker, fate, pid, status)
                 if worker.pid is None:
-                    self._count_failed_start(fate)
+                    self._count_failed_start(f"{fate}\n{worker.last_words}")
             elif "unforked" in event:
                 self._bury(self._workers.pop(event["unforked"]), event["why"])
                 self._count_failed_start(event["why"])
@@ -195,6 +196,9 @@ class Crew:
             self._failed_starts = 0
             self._publish()
             return True
+        if message.ticket == NO_TICKET and message.kind == _frames.ERROR:
+            worker.last_words = str(message.frames[-1], "utf-8")
+            return True
         call = worker.answered(message.ticket)
         if call is None:
             return False
@@ -217,6 +221,8 @@ class Crew:
         messages, _ = worker.receive(rest=True)
         for message in messages:
             self._on_message(worker, message)
+        if worker.last_words:
+            fate = f"{fate}, as its last words tell:\n{worker.last_words}"
         for call in reversed(worker.unbegun()):
             if call.sent < _SEND_ATTEMPTS:
                 self._pending.appendleft(call)

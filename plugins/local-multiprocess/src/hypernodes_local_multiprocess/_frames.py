@@ -35,7 +35,9 @@ _IN_SEGMENT = 1 << 63
 _BODY_ALIGNMENT = 16
 _PADDING = [bytes(-size % _BODY_ALIGNMENT) for size in range(_BODY_ALIGNMENT)]
 _FD_SPACE = socket.CMSG_SPACE(4 * array.array("i").itemsize)
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+# Plain numbers: the `&` of an enum costs as much as the system call.
+_CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_CUT_SHORT = int(socket.MSG_CTRUNC)
 
 
 class Packet(NamedTuple):
@@ -106,9 +108,12 @@ class Outbox:
         """Send what the socket takes: True when nothing waits. A peer that is gone swallows everything."""
         while self._waiting:
             view, fds = self._waiting[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
             try:
-                sent = self._sock.sendmsg([view], rights)
+                if fds:
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+                    sent = self._sock.sendmsg([view], rights)
+                else:
+                    sent = self._sock.send(view)
             except BlockingIOError:
                 return False
             except (BrokenPipeError, ConnectionResetError):
@@ -150,7 +155,7 @@ class Reader:
                 if not _CLOSE_ON_EXEC:
                     os.set_inheritable(fd, False)
                 self._fds.append(fd)
-        if flags & socket.MSG_CTRUNC:
+        if flags & _CUT_SHORT:
             self._fds.append(None)
         return bool(data)
 

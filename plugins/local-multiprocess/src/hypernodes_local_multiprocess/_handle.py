@@ -42,6 +42,8 @@ class WorkerHandle:
         """The process id, known when the worker is ready."""
         self.leaving = False
         """The worker takes no more calls: it hung up, declared itself tainted, or was told to go."""
+        self.last_words = ""
+        """The traceback of an error of its own, not of a call, that it told before it ended."""
         self.calls: dict[int, Call] = {}
         """The calls it was given, by ticket, oldest first."""
         self._robbed = False

@@ -106,10 +106,12 @@ class Manager:
         # The zygote inherits this, so that Ctrl-C cannot strike before it has said that it ignores it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            while not self._finished():
+            while True:
                 self._crew.staff()
                 self._feed()
                 self._deliver()
+                if self._finished():
+                    break
                 self._crew.turn()
             if self._closing is Closing.WHEN_DONE:
                 self._crew.say_farewell(lambda: self._closing is Closing.NOW)

@@ -24,9 +24,11 @@ from hypernodes_local_multiprocess._shelf import Shelf
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
-__all__ = ["TICKET", "Frames", "Target", "serve"]
+__all__ = ["NO_TICKET", "TICKET", "Frames", "Target", "say_last_words", "serve"]
 
 TICKET = struct.Struct("<Q")
+NO_TICKET = 0
+"""Stands in a message that is about the worker and not about a call."""
 
 Frames = Sequence["Buffer"]
 Target = Callable[[list[memoryview], Mapping[str, list[memoryview]]], Frames | tuple[Frames, bool]]
@@ -69,6 +71,11 @@ def serve(sock: socket.socket, tickets: int, target: Target) -> None:
             return
 
 
+def say_last_words(sock: socket.socket, error: BaseException) -> None:
+    """Tell the pool why this worker, not a call, fails."""
+    _send(Outbox(sock), _error(NO_TICKET, error))
+
+
 def _answer(
     target: Target, ticket: int, frames: list[memoryview], blobs: Mapping[str, list[memoryview]]
 ) -> tuple[Packet, bool]:
@@ -81,8 +88,7 @@ def _answer(
         kind = _frames.LAST_RESULT if tainted else _frames.RESULT
         return _frames.encode(kind, ticket, [_frames.flat(frame) for frame in reply]), tainted
     except BaseException as error:
-        texts = [_type_name(error), _message(error), _traceback(error)]
-        return _frames.encode(_frames.ERROR, ticket, [text.encode("utf-8", "replace") for text in texts]), False
+        return _error(ticket, error), False
 
 
 def _unpack(message: Message, shelf: Shelf[list[memoryview]]) -> tuple[list[memoryview], dict[str, list[memoryview]]]:
@@ -111,6 +117,11 @@ def _next_ticket(tickets: int) -> int | None:
 def _send(outbox: Outbox, packet: Packet) -> None:
     outbox.push(packet)
     outbox.flush()
+
+
+def _error(ticket: int, error: BaseException) -> Packet:
+    texts = [_type_name(error), _message(error), _traceback(error)]
+    return _frames.encode(_frames.ERROR, ticket, [text.encode("utf-8", "replace") for text in texts])
 
 
 def _type_name(error: BaseException) -> str:

@@ -139,16 +139,16 @@ class _Zygote:
                 os.close(self._parent)
             _die_with(zygote, self._lifeline)
             atexit._clear()
-            sys.path[:] = request["path"]
-            if request["cwd"] is not None:
-                os.chdir(request["cwd"])
-            gc.enable()
-            with socket.socket(fileno=sock_fd) as sock:
+            sock = socket.socket(fileno=sock_fd)  # open to the end: the pool has a worker that hangs up killed
+            try:
+                sys.path[:] = request["path"]
+                if request["cwd"] is not None:
+                    os.chdir(request["cwd"])
+                gc.enable()
                 _worker.serve(sock, tickets, _resolve(self._target))
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
+                status = 0
+            except BaseException as error:
+                _worker.say_last_words(sock, error)
         finally:
             os._exit(status)
 

@@ -12,8 +12,8 @@ from hypernodes.plugin import ExecutorEngine, ThreadPool
 class ThreadedEngine(ExecutorEngine):
     """Runs in threads of this process: values are shared, nothing is pickled.
 
-    Right for functions that wait (network, disk) or that let go of the interpreter lock (NumPy, most parsers). There are
-    four threads more than cores, 32 at the most, unless `max_workers` says otherwise.
+    Right for functions that wait (network, disk) or that let go of the interpreter lock (NumPy, most parsers). There
+    are four threads more than cores, 32 at the most, unless `max_workers` says otherwise.
     """
 
     name: ClassVar[str] = "threaded"
