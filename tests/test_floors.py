@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("_engines", "_local", "_far", "_inline", "_arows"),
     ),
     ("_hub",),
-    ("_pipeline", "_explain"),
+    ("_pipeline", "_map_call", "_prepared", "_explain"),
     ("__init__", "plugin", "testing", "__main__", "_cli", "_cli_list", "_cli_run", "_cli_text", "_cli_values"),
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
@@ -67,7 +67,7 @@ class Route:
             inner_of=lambda step: self._cut(step.inner),
         )
 
-    def outcomes(self, feed: Feed) -> Iterator[Outcome]:
+    def outcomes(self, feed: Feed) -> Generator[Outcome, None, None]:
         """Run the rows; outcomes come in the order in which they are ready."""
         if not self.plan.steps:
             for task in feed:
