@@ -48,4 +48,4 @@ def test_errors_say_item_path_and_place(tmp_path: Path) -> None:
     )
     assert "  ValueError: could not convert string to float: '12,50'" in lines
     assert "    in dinner (item 1) > bill > parse, on local:multiprocess" in lines
-    assert lines[-1].startswith("  UnknownInputError: pipeline 'dinner' has no input 'lin'; did you mean 'line'?")
+    assert lines[-1].startswith("  UnknownInputError: pipeline 'dinner' has no input 'lin' (did you mean 'line'?)")

@@ -9,6 +9,7 @@ from typing import Any
 
 from hypernodes._calls import Columns, Wanted, not_a_row, row_runs
 from hypernodes._engine import Feed
+from hypernodes._errors import GraphError, quoted
 from hypernodes._failure import Failure, failure_of, raise_failure
 from hypernodes._prepared import Prepared
 from hypernodes._program import columns_of
@@ -65,7 +66,7 @@ class MapCall:
             if not isinstance(row, Mapping):
                 raise not_a_row(self.name, len(results), row)
             keys = tuple(row)
-            prepared = self.prepare(tuple({**self.shared, **row}))
+            prepared = self._prepare_row(len(results), keys)
             if prepared.inline is None:
                 self.items = _chain(row, rows)
                 return False
@@ -77,6 +78,15 @@ class MapCall:
                 _shift(error, done)
                 raise
         return True
+
+    def _prepare_row(self, index: int, keys: tuple[str, ...]) -> Prepared:
+        """Compile for a row with these keys; what is wrong with them names the item."""
+        try:
+            return self.prepare(tuple({**self.shared, **dict.fromkeys(keys)}))
+        except GraphError as error:
+            if index:
+                error.add_note(f"item {index} has the keys {quoted(keys)}, other than the items before it")
+            raise
 
     def shaped(self, results: list[Any]) -> Any:
         """Rows as they are; for columns one list for each output."""
@@ -181,8 +191,8 @@ class MapCall:
             )
             return
         assert isinstance(self.items, Iterable)
-        for keys, rows in row_runs(self.name, self.items):
-            prepared = self.prepare(tuple({**self.shared, **dict.fromkeys(keys)}))
+        for start, keys, rows in row_runs(self.name, self.items):
+            prepared = self._prepare_row(start, keys)
             shared = self.shared
             row_of = prepared.row
             yield prepared, (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)
