@@ -58,8 +58,8 @@ class AsyncRows:
             raise not_a_row(self.pipeline, index, row)
         if self._first is not None and row.keys() != self._first.keys():
             raise GraphError(
-                f"pipeline '{self.pipeline}': item {index} has the keys {quoted(row)}, item 0 has {quoted(self._first)}; "
-                "give items of an async iterable equal keys"
+                f"pipeline '{self.pipeline}': item {index} has the keys {quoted(row)}, item 0 has "
+                f"{quoted(self._first)}; give all items of an async iterable the same keys"
             )
         return row
 

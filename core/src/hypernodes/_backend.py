@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hypernodes import _pairing, _registry
 from hypernodes._engine import Engine
 from hypernodes._errors import IncompatibleEngineError, quoted
 from hypernodes._modes import check_mode, default_engine, fill_modes
@@ -99,6 +98,8 @@ def pair(backend: Backend) -> None:
     Sets `engine_spec`, `node_execution` and `map_execution` of the frozen backend. Raises `IncompatibleEngineError`
     with the reason and the backends that could, or what looking up the engine's name raises.
     """
+    from hypernodes import _pairing
+
     owner = type(backend).__name__
     check_workers(owner, "max_workers", backend.max_workers)
     for option in ("node_execution", "map_execution"):
@@ -134,6 +135,8 @@ def engine_of(backend: Backend) -> Engine:
     """The engine itself; its library is imported now."""
     if isinstance(backend.engine, Engine):
         return backend.engine
+    from hypernodes import _registry
+
     engine: Engine = _registry.load(engine_spec_of(backend))()
     return engine
 
@@ -150,6 +153,8 @@ def check_workers(owner: str, option: str, workers: object) -> None:
 
 
 def _engine_spec(owner: str, backend: Backend) -> EngineSpec:
+    from hypernodes import _registry  # first needed here: 5 ms that importing hypernodes is spared
+
     engine = backend.engine
     if engine is None:
         name = backend.default_engine or default_engine(backend.node_execution, backend.map_execution)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hypernodes._errors import GraphError, UnknownInputError, UnknownOutputError, did_you_mean, quoted
@@ -10,7 +11,7 @@ from hypernodes._graph import Graph
 from hypernodes._nest import check_map_mode, names_of
 from hypernodes._program import as_items, check_lengths
 
-__all__ = ["Columns", "Wanted", "merged", "row_runs", "wanted"]
+__all__ = ["Columns", "Wanted", "merged", "row_getter", "row_runs", "wanted"]
 
 
 class Wanted(NamedTuple):
@@ -21,6 +22,16 @@ class Wanted(NamedTuple):
 
     def shape(self, values: tuple[Any, ...]) -> Any:
         return values[0] if self.bare else dict(zip(self.names, values, strict=True))
+
+
+def row_getter(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """A function from a row to the values under these names, as a tuple."""
+    if len(names) > 1:
+        return operator.itemgetter(*names)
+    if not names:
+        return lambda _: ()
+    (only,) = names
+    return lambda row: (row[only],)
 
 
 def wanted(graph: Graph, output_name: object, output_nodes: object) -> Wanted:
@@ -96,32 +107,36 @@ def check_items(pipeline: str, items: object) -> Iterable[Any]:
     return items
 
 
-def row_runs(pipeline: str, items: Iterable[Any]) -> Iterator[tuple[tuple[str, ...], Iterator[dict[str, Any]]]]:
-    """Rows in runs with the same keys: for each run the keys and an iterator of its rows.
+def row_runs(pipeline: str, items: Iterable[Any]) -> Iterator[tuple[int, tuple[str, ...], Iterator[dict[str, Any]]]]:
+    """Rows in runs with the same keys: for each run the index of its first row, the keys and an iterator of its rows.
 
     Almost always there is one. Each run's iterator must be used up before the next run is drawn.
     """
     rows = _checked(pipeline, items)
-    row = next(rows, None)
-    while row is not None:
-        keys = row.keys()
-        tail: list[dict[str, Any] | None] = [None]
+    ahead = next(rows, None)
+    start = 0
 
-        def run(first: dict[str, Any], tail: list[dict[str, Any] | None] = tail) -> Iterator[dict[str, Any]]:
-            yield first
-            for following in rows:
-                if following.keys() != first.keys():
-                    tail[0] = following
-                    return
-                yield following
+    def run(first: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        nonlocal ahead, start
+        names = first.keys()
+        ahead = None
+        yield first
+        start += 1
+        for following in rows:
+            if following.keys() != names:
+                ahead = following
+                return
+            yield following
+            start += 1
 
-        yield tuple(keys), run(row)
-        row = tail[0]
+    while ahead is not None:
+        yield start, tuple(ahead), run(ahead)
 
 
 def _checked(pipeline: str, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
     for index, row in enumerate(items):
-        if not isinstance(row, Mapping):
+        # A dict is told by its type in 0.02 us; the abstract class takes 0.2 us.
+        if type(row) is not dict and not isinstance(row, Mapping):
             raise not_a_row(pipeline, index, row)
         yield row  # type: ignore[misc]
 

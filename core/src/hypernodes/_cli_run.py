@@ -8,11 +8,11 @@ import os
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO
 
 from hypernodes._cli_text import Abort, emit, json_of, one_line, safe
 from hypernodes._cli_values import inputs_of, rows_of
@@ -65,7 +65,7 @@ def _map(pipeline: Pipeline, shared: dict[str, Any], chosen: Namespace, out: Tex
     count = failed = 0
     with closing(rows_of(pipeline, chosen.map)) as rows, _written(chosen.out, out) as lines:
         stream = pipeline.map_iter(rows, inputs=shared, output_nodes=chosen.output, on_error=chosen.on_error)
-        with closing(cast("Generator[Any, None, None]", stream)) as results:
+        with closing(stream) as results:
             for result in results:
                 if isinstance(result, Failure):
                     failed += 1

@@ -67,8 +67,7 @@ class ExecutorEngine(Engine):
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
         place = f"{site.name}:{self.name}" if site.name else self.name
         if inside_worker():
-            yield from (run_task(stage, task, place) for task in tasks)
-            return
+            return (run_task(stage, task, place) for task in tasks)
         workers = site.max_workers or self.default_workers()
         one_by_one = site.map_execution == "sequential"
         overlap = site.node_execution == "async"
@@ -88,7 +87,7 @@ class ExecutorEngine(Engine):
         )
         scheduler.admit(first)
         port = _ExecutorPort(self, site, workers, Context(pipeline=stage.name, place=place), overlap)
-        yield from drive(scheduler, tasks, port, in_flight=workers * (1 + self.queued_per_worker))
+        return drive(scheduler, tasks, port, in_flight=workers * (1 + self.queued_per_worker))
 
 
 def blueprint_of(stage: Stage, *, fine: bool, fans: bool) -> Blueprint:

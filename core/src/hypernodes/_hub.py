@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
@@ -67,7 +67,7 @@ class Route:
             inner_of=lambda step: self._cut(step.inner),
         )
 
-    def outcomes(self, feed: Feed) -> Iterator[Outcome]:
+    def outcomes(self, feed: Feed) -> Generator[Outcome, None, None]:
         """Run the rows; outcomes come in the order in which they are ready."""
         if not self.plan.steps:
             for task in feed:
@@ -113,15 +113,14 @@ def _execute(place: OpenPlace, stage: Stage, feed: Feed) -> Iterator[Outcome]:
     """Run a stage's tasks in a place: by its engine here, or packed and sent there."""
     spec = engine_spec_of(place.backend)
     if place.session.here or not spec.requires.isdisjoint(place.session.handles):
-        yield from place.engine.execute(stage, feed, place.site)
-        return
+        return place.engine.execute(stage, feed, place.site)
     scheduler = Scheduler(
         blueprint_of(stage, fine=False, fans=False),
         workers=place.session.workers,
         pace=lambda: Pace(REMOTE_CHUNK_SECONDS),
         place=place.label,
     )
-    yield from drive(scheduler, feed, _PlacePort(place, stage.name), in_flight=2 * place.session.workers)
+    return drive(scheduler, feed, _PlacePort(place, stage.name), in_flight=2 * place.session.workers)
 
 
 class _PlacePort:
@@ -247,6 +246,17 @@ class Turns:
         self._waiting: dict[int, Outcome] = {}
         self._turn = 0
 
+    def passes(self, outcome: Outcome) -> bool:
+        """Whether an outcome's turn is now and that of no waiting one comes with it; then it has been counted.
+
+        The common case, in 0.1 us; `ready` takes 0.5 us.
+        """
+        turn = self._turn
+        if outcome.index != turn or outcome.failure is not None or turn + 1 in self._waiting:
+            return False
+        self._turn = turn + 1
+        return True
+
     def ready(self, outcome: Outcome) -> Iterator[Outcome]:
         """The outcomes whose turn has come with this one."""
         waiting = self._waiting
@@ -265,4 +275,7 @@ def in_order(outcomes: Iterator[Outcome], feed: Feed, *, stop_at_failure: bool =
     """Outcomes in the order of their rows."""
     turns = Turns(feed, stop_at_failure=stop_at_failure)
     for outcome in outcomes:
-        yield from turns.ready(outcome)
+        if turns.passes(outcome):
+            yield outcome
+        else:
+            yield from turns.ready(outcome)

@@ -55,10 +55,11 @@ class Inline:
     def rows(
         self, rows: Iterable[Any], results: list[Any], shared: Mapping[str, Any], mapped: tuple[str, ...], kind: str
     ) -> Any:
-        """Append the shaped result of each row to `results`; the first failing row raises.
+        """Append the result of each row to `results`; the first failing row raises.
 
-        With `kind="rows"`, rows are dicts with the keys `mapped`; a row with other keys stops the loop and is given
-        back. With `"columns"` they are tuples in the order of `mapped`.
+        With `kind="rows"`, rows are dicts with the keys `mapped` and results are shaped; a row with other keys stops
+        the loop and is given back. With `"columns"` rows are tuples in the order of `mapped`, and so are results
+        unless the bare value is wanted.
         """
         program = self._loop(kind, mapped)
         start = len(results)
@@ -88,17 +89,18 @@ class Inline:
             failure = located.failure(self.place).at(len(results) - start)
         raise_failure(failure)
 
-    def each(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Any]:
-        """The shaped result or the `Failure` of each row, one at a time."""
+    def each(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """The shaped result or the `Failure` of each row, a tuple in the order of the plan's inputs, one at a time."""
         from hypernodes._loops import keeping_thread_loop, run_coroutine
 
         program = self._program()
         call = program.call
-        with keeping_thread_loop(self.is_async):
+        is_async = self.is_async
+        with keeping_thread_loop(is_async):
             for index, row in enumerate(rows):
                 try:
-                    value = call(**row)
-                    if self.is_async:
+                    value = call(*row)
+                    if is_async:
                         value = run_coroutine(value)
                 except ABORTS:
                     raise
@@ -127,7 +129,7 @@ class Inline:
                 self.plan.steps,
                 self.plan.inputs,
                 self.plan.outputs,
-                shape="value" if self.wanted.bare else "dict",
+                shape="value" if self.wanted.bare else "dict" if kind == "rows" else "tuple",
                 flavour=self.flavour,
                 loop=kind,
                 mapped=mapped,

@@ -41,10 +41,11 @@ class Ledger:
         self.workers = workers
         self._pace = pace
         self._paces: dict[int, Pace] = {}
-        self._is_live = is_live
+        self.is_live = is_live
         self._queues: dict[int, tuple[Stage, deque[Task]]] = {}
         self._split: deque[tuple[Stage, list[Task]]] = deque()
         self._solo: deque[tuple[Stage, Task]] = deque()
+        self._solo_out = 0
         self._deaths: dict[int, int] = {}
         self._out: dict[int, Dispatch] = {}
         self._serial = 0
@@ -80,14 +81,15 @@ class Ledger:
 
     def take(self) -> Dispatch | None:
         """The next chunk for a worker, or None when nothing may go out now."""
-        if self._solo:
-            if self._out:
-                return None
+        if self._out and (self._solo or self._solo_out in self._out):
+            return None
+        while self._solo:
             stage, task = self._solo.popleft()
             self.waiting -= 1
             if self._living([task]):
-                return self._send(stage, [task])
-            return self.take()
+                dispatch = self._send(stage, [task])
+                self._solo_out = dispatch.id
+                return dispatch
         while self._split:
             stage, tasks = self._split.popleft()
             self.waiting -= len(tasks)
@@ -107,11 +109,12 @@ class Ledger:
         return None
 
     def _living(self, tasks: list[Task]) -> list[Task]:
-        is_live = self._is_live
+        is_live = self.is_live
         return tasks if is_live is None else [task for task in tasks if is_live(task)]
 
     def _send(self, stage: Stage, tasks: list[Task]) -> Dispatch:
         self._serial += 1
+        self.pace_of(stage).weigh(tasks[0].values)
         dispatch = self._out[self._serial] = Dispatch(self._serial, stage, tasks)
         return dispatch
 
@@ -164,9 +167,13 @@ class Ledger:
     def returned(self, dispatch_id: int) -> None:
         """A chunk comes back unbegun: it waits again, and nobody is suspected."""
         dispatch = self._out.pop(dispatch_id, None)
-        if dispatch is not None:
+        if dispatch is None:
+            return
+        if dispatch_id == self._solo_out:
+            self._solo.append((dispatch.stage, dispatch.tasks[0]))
+        else:
             self._split.append((dispatch.stage, dispatch.tasks))
-            self.waiting += len(dispatch.tasks)
+        self.waiting += len(dispatch.tasks)
 
     def _halve(self, stage: Stage, tasks: list[Task]) -> None:
         middle = len(tasks) // 2

@@ -80,6 +80,18 @@ class NestedPipeline(GraphNode):
             for outer, inner in self.inner_names.items()
         )
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `as_node` needs to make this again."""
+        made = self.pipeline.graph.producers
+        return {
+            "input_mapping": {o: inner for o, inner in self.inner_names.items() if o != inner or inner in made},
+            "output_mapping": {inner: outer for inner, outer in self.outer_names.items() if outer != inner},
+            "map_over": self.map_over or None,
+            "map_mode": self.map_mode,
+            "name": self.name,
+        }
+
     def __repr__(self) -> str:
         over = f" mapped over {quoted(self.map_over)}" if self.map_over else ""
         return f"<nested pipeline '{self.name}'{over}>"

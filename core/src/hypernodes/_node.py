@@ -278,7 +278,8 @@ def _is_async(owner: str, func: Callable[..., Any]) -> bool:
     if code is not None and code.co_flags & _CO_ASYNC_GENERATOR:
         raise NodeDefinitionError(f"node '{owner}' is an async generator; return a list, or make it a coroutine")
     if type(func) is FunctionType:
-        return bool(func.__code__.co_flags & _CO_COROUTINE) or inspect.iscoroutinefunction(func)
+        # A function is marked by its flags, or (`inspect.markcoroutinefunction`) by an attribute.
+        return bool(func.__code__.co_flags & _CO_COROUTINE) or bool(func.__dict__ and inspect.iscoroutinefunction(func))
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hypernodes._graph import Graph, missing_inputs
 from hypernodes._nest import NestedPipeline
@@ -29,8 +29,7 @@ class Planned(Protocol):
     def backend(self) -> Any: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One call of one node: each parameter with the slot it reads, and the slots it writes.
 
     `place` is the index of its backend; `origin` names the pipeline that chose it, `""` where none did.

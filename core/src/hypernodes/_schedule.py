@@ -14,6 +14,8 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 from hypernodes._blueprint import Blueprint, Unit
@@ -26,6 +28,8 @@ from hypernodes._program import columns_of, map_rows, with_index
 from hypernodes._task import Outcome, Reply, Stage, Task
 
 __all__ = ["Scheduler", "common_path"]
+
+_as_outcome = partial(tuple.__new__, Outcome)
 
 
 def common_path(stage: Stage) -> tuple[str, ...]:
@@ -101,7 +105,7 @@ class Scheduler:
         self._stopped_at: int | None = None
         self._open = 0
         flat = self._flat is not None
-        self.ledger = Ledger(workers, pace, self._flat_is_live if flat else self._is_live)
+        self.ledger = Ledger(workers, pace, None if flat else self._is_live)
 
     # -- what the driver asks
 
@@ -160,6 +164,8 @@ class Scheduler:
         """Take no more rows, and drop those with a higher index than `after` that are not out yet."""
         self._stopped_at = after if self._stopped_at is None else min(after, self._stopped_at)
         self._root.failed = self._stopped_at
+        if self._flat is not None:
+            self.ledger.is_live = self._flat_is_live
 
     # -- what the driver tells
 
@@ -171,7 +177,14 @@ class Scheduler:
         if self._flat is not None:
             failures = reply.failures
             append = self._outcomes.append
-            self._open -= len(dispatch.tasks)
+            count = len(dispatch.tasks)
+            self._open -= count
+            if not failures:
+                # Made in C: 0.1 us each instead of 0.4 us in the loop below.
+                indices = [task.index for task in dispatch.tasks]
+                fields = zip(indices, reply.values, repeat(None, count), repeat(0, count), strict=True)
+                self._outcomes += map(_as_outcome, fields)
+                return
             for at, (task, values) in enumerate(zip(dispatch.tasks, reply.values, strict=True)):
                 append(Outcome(task.index, values) if at not in failures else Outcome(task.index, None, *failures[at]))
             return

@@ -7,18 +7,23 @@ the far side. A manifest module names them to hypernodes with `hookimpl`.
 
 from __future__ import annotations
 
-from hypernodes._backend import Backend, Session, pair
-from hypernodes._context import Context
-from hypernodes._engine import Engine, Feed, Site, inside_worker
-from hypernodes._errors import IncompatibleEngineError, PlaceError, RemoteError, UnsendableError, WorkerLostError
-from hypernodes._executor import ExecutorEngine, serve
-from hypernodes._failure import Failure
-from hypernodes._pace import Pace
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from hypernodes._specs import BackendSpec, EngineSpec
-from hypernodes._task import Outcome, Reply, Stage, Task, run_rows, run_step, run_task
-from hypernodes._threads import ThreadPool
-from hypernodes._wire import receive
 from hypernodes.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from hypernodes._backend import Backend, Session, pair
+    from hypernodes._context import Context
+    from hypernodes._engine import Engine, Feed, Site, inside_worker
+    from hypernodes._errors import IncompatibleEngineError, PlaceError, RemoteError, UnsendableError, WorkerLostError
+    from hypernodes._executor import ExecutorEngine, serve
+    from hypernodes._failure import Failure
+    from hypernodes._pace import Pace
+    from hypernodes._task import Outcome, Reply, Stage, Task, run_rows, run_step, run_task
+    from hypernodes._threads import ThreadPool
+    from hypernodes._wire import receive
 
 __all__ = [
     "Backend",
@@ -51,3 +56,26 @@ __all__ = [
     "run_task",
     "serve",
 ]
+
+# A manifest needs specs and `hookimpl` alone: the rest, with asyncio behind it, loads when an engine does.
+_HOMES = {
+    "_backend": ("Backend", "Session", "pair"),
+    "_context": ("Context",),
+    "_engine": ("Engine", "Feed", "Site", "inside_worker"),
+    "_errors": ("IncompatibleEngineError", "PlaceError", "RemoteError", "UnsendableError", "WorkerLostError"),
+    "_executor": ("ExecutorEngine", "serve"),
+    "_failure": ("Failure",),
+    "_pace": ("Pace",),
+    "_task": ("Outcome", "Reply", "Stage", "Task", "run_rows", "run_step", "run_task"),
+    "_threads": ("ThreadPool",),
+    "_wire": ("receive",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'hypernodes.plugin' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"hypernodes.{_HOME_OF[name]}"), name)
+    globals()[name] = found
+    return found

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from conftest import call, eventually, open_fds, tagged, value
+from pool_support import call, eventually, open_fds, tagged, value
 
 from hypernodes._errors import PlaceError, WorkerLostError
 
@@ -149,6 +149,7 @@ def test_a_storm_of_kills_loses_nothing(make_pool, tag):
     started = time.monotonic()
     killer.start()
     lost = done = number = 0
+    signals: set[object] = set()
     waiting: dict[object, int] = {}
     try:
         while killer.is_alive() or waiting or number < 2000:
@@ -161,7 +162,7 @@ def test_a_storm_of_kills_loses_nothing(make_pool, tag):
                 assert value(future) == 2 * n, f"seed {seed}"
                 done += 1
             except WorkerLostError as error:
-                assert error.exitcode == -9, f"seed {seed}"
+                signals.add(error.exitcode)
                 lost += 1
                 waiting[call(pool, "double_slowly", n)] = n
     finally:
@@ -169,6 +170,7 @@ def test_a_storm_of_kills_loses_nothing(make_pool, tag):
         killer.join()
     seconds = time.monotonic() - started
     print(f"{kills} kills in {seconds:.1f} s, {lost} calls lost and asked again, {done} answers, seed {seed}")
+    assert signals <= {-9}, f"seed {seed}"
     assert done == number and kills == STORM
     eventually(lambda: len(pool.pids) == 2)
     eventually(lambda: len(tagged(tag)) == 3)

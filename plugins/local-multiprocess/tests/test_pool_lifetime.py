@@ -10,7 +10,7 @@ import time
 from concurrent.futures import CancelledError
 
 import pytest
-from conftest import call, eventually, open_fds, tagged, value
+from pool_support import call, eventually, open_fds, tagged, value
 
 from hypernodes._errors import WorkerLostError
 from hypernodes_local_multiprocess._pool import ProcessPool

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import call, eventually, open_fds, tagged, value
+from pool_support import call, eventually, open_fds, tagged, value
 
 from hypernodes._errors import PlaceError, RemoteError
 from hypernodes_local_multiprocess._shelf import LIMIT, Shelf

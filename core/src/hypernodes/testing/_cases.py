@@ -257,7 +257,8 @@ class Case:
         try:
             actual = self.run(self.build(backend, backends), use_async=use_async)
         except Exception as error:
-            actual = error
+            # Python lets no coroutine raise a StopIteration: it comes as the cause of a RuntimeError.
+            actual = error.__cause__ if use_async and isinstance(error.__cause__, StopIteration) else error
         try:
             compare(expected, actual, any_order=any_order)
         except AssertionError as difference:

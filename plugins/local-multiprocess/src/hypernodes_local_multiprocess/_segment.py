@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
@@ -88,7 +87,7 @@ def _read_all(fd: int, size: int) -> memoryview:
 
 
 def _nameless_file() -> int:
-    if sys.platform == "linux":
+    if hasattr(os, "memfd_create"):  # Linux
         return os.memfd_create("hypernodes", os.MFD_CLOEXEC)
     fd, path = tempfile.mkstemp(prefix="hypernodes-")
     os.unlink(path)

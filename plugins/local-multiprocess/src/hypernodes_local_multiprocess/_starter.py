@@ -105,7 +105,7 @@ class Starter:
 
 
 def _path() -> list[str]:
-    return [entry for entry in sys.path if isinstance(entry, str)]
+    return list(sys.path)
 
 
 def _cwd() -> str | None:

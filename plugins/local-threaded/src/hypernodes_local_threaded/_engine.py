@@ -18,7 +18,6 @@ class ThreadedEngine(ExecutorEngine):
 
     name: ClassVar[str] = "threaded"
     requires: ClassVar[frozenset[str]] = frozenset({"threads"})
-    queued_per_worker: ClassVar[int] = 0
 
     def default_workers(self) -> int:
         return min(32, super().default_workers() + 4)

@@ -1,0 +1,54 @@
+"""What the pool's tests share: calls to a pool, and a look for anything that is left behind."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from hypernodes_local_multiprocess._pool import ProcessPool
+
+TAG = "HYPERNODES_TEST_TAG"
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """The first true value of the condition; fails when there is none within the time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.002)
+    return value
+
+
+def tagged(tag: str) -> list[int]:
+    """Living processes, this one apart, that were started with that tag in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if tag.encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except (OSError, ProcessLookupError):
+                continue  # it ended, or is another user's
+    return found
+
+
+def call(pool: ProcessPool, name: str, *args: Any, blobs: Any = None) -> Future[list[memoryview]]:
+    """Ask a pool on `pool_targets:command` for one of the functions there."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps((name, *args), protocol=5, buffer_callback=buffers.append)
+    return pool.submit([head, *buffers], blobs or {})
+
+
+def value(future: Future[list[memoryview]], seconds: float = 20.0) -> Any:
+    """The unpickled result."""
+    frames = future.result(seconds)
+    return pickle.loads(frames[0], buffers=frames[1:])
+
+
+def open_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
