@@ -16,6 +16,8 @@ pytest.importorskip("bm25s", reason="the example's library: pip install -r examp
 FOLDER = Path(__file__).resolve().parent.parent / "examples" / "search"
 SLICE = ("calendar", "datetime", "email.utils", "time")
 BACKENDS = ["local", "local:threaded", "local:multiprocess", "subprocess"]
+BEST = {"datetime.datetime.strptime", "email.utils.parsedate_tz"}
+"""The first two answers; which is the first depends on the texts of this Python."""
 PARTS = ("library", "ranking", "search", "text")
 
 
@@ -73,7 +75,7 @@ def test_answer_is_the_same_on_every_backend(example: SimpleNamespace, backend: 
 
     found, plain = answer(backend), answer("local")
     assert found._replace(seconds=0) == plain._replace(seconds=0)
-    assert [hit.name for hit in found.hits[:2]] == ["datetime.datetime.strptime", "email.utils.parsedate_tz"]
+    assert {hit.name for hit in found.hits[:2]} == BEST
     assert [read for read, _ in progress] == [*range(1, found.modules + 1)] * 2
     assert progress[-1] == (found.modules, found.documents)
 
@@ -83,8 +85,8 @@ def test_script_prints_ranked_results_and_where_each_node_ran() -> None:
     found = run("parse", "dates", "--only", *SLICE, "--top", "2")
     assert (found.returncode, found.stderr) == (0, "")
     assert " modules of Python " in found.stdout
-    assert "  1. datetime.datetime.strptime  " in found.stdout
-    assert "  2. email.utils.parsedate_tz  " in found.stdout
+    ranked = [line.split() for line in found.stdout.splitlines() if line.startswith(("  1. ", "  2. "))]
+    assert {name for _, name, _ in ranked} == BEST
     assert "     Convert a date string to a time tuple.\n" in found.stdout
     assert "  3. " not in found.stdout
     assert "module > document > tokenize (mapped 2x)   local:sequential" in found.stdout
