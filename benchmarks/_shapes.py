@@ -16,6 +16,7 @@ __all__ = [
     "lattice_wiring",
     "shape",
     "spread_wiring",
+    "written",
 ]
 
 Wiring = Sequence[tuple[str, Sequence[str]]]
@@ -42,14 +43,18 @@ def _sum(reads: Sequence[str]) -> str:
     return f"{reads[0]} + 1" if len(reads) == 1 else f"({' + '.join(reads)}) % 997"
 
 
+def written(wiring: Wiring, inputs: Sequence[str]) -> str:
+    """The source of what somebody would write by hand: a line for each function, and a dict of all values."""
+    steps = [f"    {name} = call_{name}({', '.join(reads)})" for name, reads in wiring]
+    result = ", ".join(f"{name!r}: {name}" for name, _ in wiring)
+    return "\n".join([f"def plain({', '.join(inputs)}):", *steps, f"    return {{{result}}}"])
+
+
 def shape(wiring: Wiring, inputs: Sequence[str]) -> Shape:
     """The pipeline, and a straight-line function over the same functions."""
     made = functions(wiring)
-    steps = [f"    {name} = call_{name}({', '.join(reads)})" for name, reads in wiring]
-    result = ", ".join(f"{name!r}: {name}" for name, _ in wiring)
-    source = "\n".join([f"def plain({', '.join(inputs)}):", *steps, f"    return {{{result}}}"])
     namespace: dict[str, Any] = {f"call_{name}": function for name, function in made.items()}
-    exec(source, namespace)
+    exec(written(wiring, inputs), namespace)
     return Shape(Pipeline([node(function) for function in made.values()]), namespace["plain"])
 
 

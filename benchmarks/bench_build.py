@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from _measure import Table, chosen, fresh
-from _shapes import chain_wiring, functions, lattice_wiring, spread_wiring
+from _shapes import chain_wiring, functions, lattice_wiring, spread_wiring, written
 
 from hypernodes import Pipeline, node
 
 
 def sizes() -> None:
     table = Table(
-        "Building and the first run (goal: <= 25 µs a node, flat)", "what", "@node", "Pipeline", "first run", "a node"
-    )
+        "Building and the first run, CPU time (goal: <= 25 µs a node, flat)",
+        "what", "@node", "Pipeline", "first run", "a node", "Python's compile(), by hand",
+    )  # fmt: skip
     for what, wiring_of in (("chain", chain_wiring), ("4 parents each", spread_wiring)):
         for count in (100, 1000, 10_000):
             report(table, f"{what} of {count:,}", wiring_of(count))
@@ -27,8 +28,10 @@ def report(table: Table, what: str, wiring: Any) -> None:
     decorate = fresh(lambda: lambda: [node(function) for function in made])
     build = fresh(lambda: work(lambda nodes: Pipeline(nodes), [node(function) for function in made]))
     first = fresh(lambda: work(lambda pipeline: pipeline.run(x=0), Pipeline([node(function) for function in made])))
+    source = written(wiring, ["x"])
+    compiling = fresh(lambda: lambda: compile(source, "<by hand>", "exec"))
     each = (decorate + build + first) / len(made)
-    table.row(what, chosen(decorate), chosen(build), chosen(first), chosen(each))
+    table.row(what, *map(chosen, (decorate, build, first, each, compiling / len(made))))
 
 
 def work(call: Callable[[Any], Any], value: Any) -> Callable[[], Any]:

@@ -242,8 +242,10 @@ def _parameters(owner: str, func: Callable[..., Any]) -> tuple[Parameter, ...]:
         if not (code.co_flags & (_CO_VARARGS | _CO_VARKEYWORDS) or code.co_posonlyargcount):
             names, count = code.co_varnames, code.co_argcount
             first_default = count - len(func.__defaults__ or ())
-            given = func.__kwdefaults__ or {}
             plain = [Parameter(name, at < first_default) for at, name in enumerate(names[:count])]
+            if not code.co_kwonlyargcount:
+                return tuple(plain)
+            given = func.__kwdefaults__ or {}
             keyworded = names[count : count + code.co_kwonlyargcount]
             return (*plain, *(Parameter(name, name not in given, True) for name in keyworded))
     try:
