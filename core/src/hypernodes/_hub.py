@@ -21,10 +21,11 @@ from hypernodes._blueprint import Blueprint, cut
 from hypernodes._context import Context
 from hypernodes._drive import drive
 from hypernodes._engine import Feed, QueueFeed
-from hypernodes._engines import AsyncEngine, SequentialEngine
+from hypernodes._engines import AsyncEngine
 from hypernodes._executor import blueprint_of
 from hypernodes._far import FarEngine
 from hypernodes._ledger import Dispatch
+from hypernodes._local import core_engine
 from hypernodes._overlap import overlap
 from hypernodes._pace import Pace
 from hypernodes._places import OpenPlace, using
@@ -91,14 +92,12 @@ class Route:
 
         if self.single is not None and self.plan.steps:
             backend = self.plan.places[self.single.steps[0].place]
-            with using(backend) as place:
-                if place.session.here and isinstance(place.engine, AsyncEngine | SequentialEngine):
-                    one_by_one = isinstance(place.engine, SequentialEngine)
-                    batches = (
-                        overlap(self.single, feed, limit=1, nodes=False, items=False, place=place.label)
-                        if one_by_one
-                        else place.engine.outcomes(self.single, feed, place.site)  # type: ignore[union-attr]
-                    )
+            if core_engine(backend) is not None:
+                with using(backend) as place:
+                    if isinstance(place.engine, AsyncEngine):
+                        batches = place.engine.outcomes(self.single, feed, place.site)
+                    else:
+                        batches = overlap(self.single, feed, limit=1, nodes=False, items=False, place=place.label)
                     try:
                         async for batch in batches:
                             yield batch
@@ -219,7 +218,7 @@ class _Lanes:
     def _send(self, dispatch: Dispatch) -> None:
         stage = dispatch.stage
         backend = self.places[stage.steps[0].place]
-        if engine_spec_of(backend).name == "sequential" and backend.name == "local":
+        if core_engine(backend) == "sequential":
             self.inline.append(dispatch)
             return
         lane = self.lanes.get(id(stage))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from hypernodes._backend import engine_spec_of, label
+from hypernodes._backend import label
 from hypernodes._calls import Wanted, row_getter
 from hypernodes._engine import Feed
 from hypernodes._failure import raise_failure
 from hypernodes._inline import Inline
-from hypernodes._local import LocalBackend
+from hypernodes._local import core_engine
 from hypernodes._plan import Plan
 from hypernodes._task import Outcome
 
@@ -32,7 +32,7 @@ class Prepared:
         crosses = any(getattr(step, "crosses", False) for step in plan.steps)
         if len(places) <= 1 and not crosses:
             backend = plan.places[places.pop() if places else 0]
-            if isinstance(backend, LocalBackend) and engine_spec_of(backend).name == "sequential":
+            if core_engine(backend) == "sequential":
                 self.inline = Inline(plan, want, label(backend))
         self._route: Route | None = None
 
