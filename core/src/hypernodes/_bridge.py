@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from queue import Full, Queue
 from typing import Any, TypeVar
 
+from hypernodes._worker import as_here
+
 __all__ = ["batches_from_thread", "from_thread"]
 
 T = TypeVar("T")
@@ -25,7 +27,9 @@ class _Pump:
         self.stopped = threading.Event()
         self.make, self.news = make, news
         context = contextvars.copy_context()
-        self.thread = threading.Thread(target=context.run, args=(self._run,), name="hypernodes-bridge", daemon=True)
+        self.thread = threading.Thread(
+            target=context.run, args=(as_here(self._run),), name="hypernodes-bridge", daemon=True
+        )
         self.thread.start()
 
     def _run(self) -> None:

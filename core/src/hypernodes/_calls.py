@@ -55,7 +55,11 @@ def wanted(graph: Graph, output_name: object, output_nodes: object) -> Wanted:
             f"pipeline '{graph.name}': output_nodes={output_nodes!r}; it takes a list of names, "
             "a single one goes in output_name="
         )
-    names = tuple(dict.fromkeys(output_nodes))
+    names = tuple(output_nodes)
+    odd = next((name for name in names if not isinstance(name, str)), None)
+    if odd is not None:
+        raise UnknownOutputError(f"pipeline '{graph.name}': output_nodes holds {odd!r}; it takes names as strings")
+    names = tuple(dict.fromkeys(names))
     graph.check_outputs(names)
     return Wanted(names, False)
 

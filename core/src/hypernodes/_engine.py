@@ -14,7 +14,7 @@ from hypernodes._errors import PlaceError
 from hypernodes._specs import MODES, EngineSpec
 from hypernodes._task import Outcome, Stage, Task
 
-__all__ = ["Engine", "Feed", "QueueFeed", "Site", "inside_worker", "mark_worker"]
+__all__ = ["Engine", "Feed", "QueueFeed", "Site"]
 
 
 class Engine(ABC):
@@ -211,24 +211,3 @@ class Site:
                 first = first or error
         if first is not None:
             raise first
-
-
-class _Worker(threading.local):
-    inside = False
-
-
-_worker = _Worker()
-_process_is_worker = False
-
-
-def mark_worker(*, process: bool = False) -> None:
-    """Say that this thread (or this whole process) is a pool's worker: pools named inside it run in line."""
-    global _process_is_worker
-    if process:
-        _process_is_worker = True
-    _worker.inside = True
-
-
-def inside_worker() -> bool:
-    """Whether this code runs in a pool's worker, where another pool would wait for itself or multiply workers."""
-    return _process_is_worker or _worker.inside

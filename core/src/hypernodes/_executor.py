@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from hypernodes._blueprint import Blueprint, cut
 from hypernodes._context import Context
 from hypernodes._drive import drive
-from hypernodes._engine import Engine, Feed, Site, inside_worker, mark_worker
+from hypernodes._engine import Engine, Feed, Site
 from hypernodes._ledger import Dispatch
 from hypernodes._loops import run_coroutine
 from hypernodes._overlap import run_rows_overlapped
@@ -21,6 +21,7 @@ from hypernodes._plan import MapStep, Plan
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Outcome, Reply, Stage, run_rows, run_task
 from hypernodes._wire import Buffer, join, pack_rows, pack_stage, receive, receive_frames, split, unpack_reply
+from hypernodes._worker import inside_worker, mark_worker
 
 __all__ = ["ExecutorEngine", "blueprint_of"]
 

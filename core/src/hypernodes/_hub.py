@@ -33,6 +33,7 @@ from hypernodes._plan import Plan
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Outcome, Reply, Stage, Task, run_task
 from hypernodes._wire import join, pack_rows, pack_stage, split, unpack_reply
+from hypernodes._worker import as_here
 
 __all__ = ["Route", "Turns", "in_order"]
 
@@ -158,7 +159,7 @@ class _Lane:
         self.stage, self.backend, self.arrivals = stage, backend, arrivals
         context = contextvars.copy_context()
         self.thread = threading.Thread(
-            target=context.run, args=(self._run,), name=f"hypernodes-lane-{stage.name}", daemon=True
+            target=context.run, args=(as_here(self._run),), name=f"hypernodes-lane-{stage.name}", daemon=True
         )
         self.thread.start()
 

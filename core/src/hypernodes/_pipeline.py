@@ -163,8 +163,15 @@ class Pipeline:
         with notes that say where.
         """
         values = kwargs if inputs is None else merged(self._name, inputs, kwargs)
-        key: Any = (output_name, *values) if output_nodes is None else (None, tuple(output_nodes), *values)
-        call = self._runs.get(key)
+        if output_nodes is None:
+            key: Any = (output_name, *values)
+        else:
+            key = (None, wanted(self._graph, output_name, output_nodes).names, *values)
+        try:
+            call = self._runs.get(key)
+        except TypeError:
+            # Only output_name can be unhashable, and then it is no name: what is wrong with it is said below.
+            call = None
         if call is None:
             call = self._prepare_run(key, values, output_name, output_nodes)
         return call(values)
