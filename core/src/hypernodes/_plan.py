@@ -8,7 +8,6 @@ of its backend in `places`. Nothing here recurses over nodes or nesting, except 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from hypernodes._graph import Graph, missing_inputs
@@ -47,8 +46,7 @@ class Step(NamedTuple):
         return tuple(slot for _, slot in self.reads)
 
 
-@dataclass(frozen=True, slots=True)
-class MapStep:
+class MapStep(NamedTuple):
     """A nested pipeline mapped over lists: `inner` runs once for each row.
 
     `inner.inputs` lists the inner inputs; `sources` holds for each the outer slot that feeds it. `mapped` are the
@@ -72,8 +70,7 @@ class MapStep:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Steps in an order that respects what they read, with the slots of inputs and outputs by name."""
 
     path: tuple[str, ...]
@@ -130,7 +127,7 @@ def compile_plan(pipeline: Planned, given: Iterable[str], wanted: Iterable[str],
     origin = "" if pipeline.backend is None else pipeline.name
     places = [backend]
     plan = _Compiler(places).plan(pipeline, (pipeline.name,), 0, origin, tuple(given), tuple(wanted))
-    return replace(plan, places=tuple(places))
+    return plan._replace(places=tuple(places))
 
 
 class _Compiler:
@@ -251,7 +248,7 @@ class _Compiler:
         position = {name: at for at, (name, _) in enumerate(inputs)}
         return MapStep(
             path=step.path,
-            inner=replace(inner, inputs=inputs),
+            inner=inner._replace(inputs=inputs),
             sources=tuple(step.reads[name] for name, _ in inputs),
             mapped=tuple(position[name] for name in over),
             mode=nest.map_mode,
