@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hypernodes._errors import GraphError, UnknownInputError, UnknownOutputError, did_you_mean, quoted
+from hypernodes._errors import GraphError, UnknownInputError, UnknownOutputError, a_kind, did_you_mean, quoted
 from hypernodes._graph import Graph
 from hypernodes._nest import check_map_mode, names_of
 from hypernodes._program import as_items, check_lengths
@@ -70,7 +70,8 @@ def merged(pipeline: str, inputs: object, more: dict[str, Any]) -> dict[str, Any
         return more
     if not isinstance(inputs, Mapping):
         raise TypeError(
-            f"pipeline '{pipeline}': inputs are given as a dict of names, such as {{'text': ...}}, not as {_a(inputs)}"
+            f"pipeline '{pipeline}': inputs are given as a dict of names, such as {{'text': ...}}, "
+            f"not as {a_kind(inputs)}"
         )
     twice = [name for name in more if name in inputs]
     if twice:
@@ -107,7 +108,7 @@ def check_items(pipeline: str, items: object) -> Iterable[Any]:
             "for columns write map(inputs={'x': [...]}, map_over='x')"
         )
     if isinstance(items, str | bytes) or not isinstance(items, Iterable):
-        raise TypeError(f"pipeline '{pipeline}': map(items) takes an iterable of dicts, not {_a(items)}")
+        raise TypeError(f"pipeline '{pipeline}': map(items) takes an iterable of dicts, not {a_kind(items)}")
     return items
 
 
@@ -146,9 +147,6 @@ def _checked(pipeline: str, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
 
 
 def not_a_row(pipeline: str, index: int, row: object) -> TypeError:
-    return TypeError(f"pipeline '{pipeline}': item {index} is {_a(row)}; map() takes dicts, such as {{'text': ...}}")
-
-
-def _a(value: object) -> str:
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    return TypeError(
+        f"pipeline '{pipeline}': item {index} is {a_kind(row)}; map() takes dicts, such as {{'text': ...}}"
+    )

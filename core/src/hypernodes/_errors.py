@@ -158,6 +158,12 @@ def quoted(names: Iterable[object]) -> str:
     return ", ".join(f"'{name}'" for name in names) or "none"
 
 
+def a_kind(value: object) -> str:
+    """The type of a value as people say it: `a str`, `an int`."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)`, or an empty string when nothing known is near."""
     import difflib  # 1 ms of importing, for a mistake that most runs never make

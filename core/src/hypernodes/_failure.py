@@ -14,7 +14,7 @@ LONGEST_TEXT = 10_000
 """Characters of an exception's text that travel; the rest is cut, so that one huge message cannot fill logs."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Failure:
     """What is left of an item whose node raised; `map(..., on_error="return")` puts it in the item's place.
 
@@ -71,6 +71,9 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.type_name}: {self.message} (in {self.where})"
+
+    def __repr__(self) -> str:
+        return f"<Failure {self}>"
 
     def reraise(self) -> NoReturn:
         """Raise the user's exception, with notes that say where it happened."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
-from hypernodes._errors import NodeDefinitionError
+from hypernodes._errors import NodeDefinitionError, did_you_mean, quoted
 
 __all__ = ["GraphNode", "Node", "Parameter", "check_name", "node"]
 
@@ -75,12 +75,10 @@ class Node(GraphNode, Generic[P, R]):
         timeout: float | None = None,
     ) -> None:
         own_name = getattr(func, "__name__", None) if name is None else name
-        if own_name == "<lambda>":
-            own_name = output_name if isinstance(output_name, str) else None
-        if own_name is None:
-            raise NodeDefinitionError(
-                f"{func!r} has no name of its own; give it one: node({_label(func)}, name=..., output_name=...)"
-            )
+        if own_name == "<lambda>" and output_name:
+            own_name = output_name if isinstance(output_name, str) else str(output_name[0])
+        if own_name is None or own_name == "<lambda>":
+            raise NodeDefinitionError(f"{func!r} has no name of its own; give it one: node(..., output_name='...')")
         set_ = object.__setattr__
         set_(self, "func", func)
         set_(self, "name", own_name)
@@ -193,11 +191,19 @@ def node(
     Sync functions and `async def` are both accepted; defaults and keyword-only parameters are honoured.
     Raises `NodeDefinitionError` for `*args`, `**kwargs`, positional-only parameters and unusable names or options.
     """
+    unknown = next((option for option in options if option not in _OPTIONS), None)
+    if unknown is not None:
+        raise NodeDefinitionError(
+            f"@node takes no option {unknown!r}{did_you_mean(unknown, _OPTIONS)}; it takes {quoted(_OPTIONS)}"
+        )
     if func is None:
         return functools.partial(_make, output_name=output_name, **options)
     if isinstance(func, str):
         raise NodeDefinitionError(f"write @node(output_name='{func}'): the output's name is a keyword")
     return _make(func, output_name=output_name, **options)
+
+
+_OPTIONS = ("output_name", "name", "cache", "retries", "retry_delay", "timeout")
 
 
 def _make(func: Callable[..., Any], **options: Any) -> Node[..., Any]:
@@ -297,7 +303,3 @@ def _seconds(owner: str, option: str, value: object, least: float | None = None)
         bound = "more than 0" if least is None else f"{least:g} or more"
         raise NodeDefinitionError(f"node '{owner}': {option}={value!r}; give seconds, {bound}")
     return float(value)  # type: ignore[arg-type]
-
-
-def _label(func: object) -> str:
-    return getattr(func, "__qualname__", type(func).__qualname__)

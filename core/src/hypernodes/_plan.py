@@ -50,7 +50,8 @@ class MapStep(NamedTuple):
     """A nested pipeline mapped over lists: `inner` runs once for each row.
 
     `inner.inputs` lists the inner inputs; `sources` holds for each the outer slot that feeds it. `mapped` are the
-    positions of those that give one element a row, in the order of `map_over`. `writes` are the outer slots for the
+    positions of those that give one element a row, in the order of `map_over`, and `names` what the outer pipeline
+    calls them. `writes` are the outer slots for the
     lists of results, in the order of `inner.outputs`.
     """
 
@@ -58,6 +59,7 @@ class MapStep(NamedTuple):
     inner: Plan
     sources: tuple[int, ...]
     mapped: tuple[int, ...]
+    names: tuple[str, ...]
     mode: str
     writes: tuple[int, ...]
     place: int
@@ -251,6 +253,7 @@ class _Compiler:
             inner=inner._replace(inputs=inputs),
             sources=tuple(step.reads[name] for name, _ in inputs),
             mapped=tuple(position[name] for name in over),
+            names=nest.map_over,
             mode=nest.map_mode,
             writes=tuple(step.slots[name] for name in outputs),
             place=step.place,

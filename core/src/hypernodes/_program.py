@@ -17,7 +17,7 @@ from operator import itemgetter
 from types import CodeType, FunctionType, TracebackType
 from typing import Any
 
-from hypernodes._errors import GraphError, OutputCountError
+from hypernodes._errors import GraphError, OutputCountError, a_kind
 from hypernodes._failure import Located
 from hypernodes._guard import guarded
 from hypernodes._plan import MapStep, Step
@@ -252,7 +252,7 @@ def unpack(value: Any, node: Any) -> Any:
     if isinstance(value, tuple | list):
         got = f"{len(value)} value{'' if len(value) == 1 else 's'}"
     else:
-        got = f"a {type(value).__qualname__}, not a tuple"
+        got = f"{a_kind(value)}, not a tuple"
     names = ", ".join(f"'{name}'" for name in node.outputs)
     raise OutputCountError(
         f"node '{node.name}' declares {count} output{'' if count == 1 else 's'} ({names}) but returned {got}"
@@ -264,11 +264,11 @@ def map_rows(step: MapStep, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
 
     Raises `GraphError` (a ValueError) for a value that is no list of items, or for unequal lengths under zip.
     """
-    names = [name for name, _ in step.inner.inputs]
-    columns = [as_items(values[at], f"{' > '.join(step.path)}: map_over {names[at]!r}") for at in step.mapped]
-    return rows_of(
-        list(values), step.mapped, columns, [names[at] for at in step.mapped], step.mode, " > ".join(step.path)
-    )
+    owner = " > ".join(step.path)
+    columns = [
+        as_items(values[at], f"{owner}: map_over {name!r}") for at, name in zip(step.mapped, step.names, strict=True)
+    ]
+    return rows_of(list(values), step.mapped, columns, list(step.names), step.mode, owner)
 
 
 def rows_of(
@@ -307,7 +307,7 @@ def as_items(value: Any, owner: str) -> list[Any]:
         except TypeError:
             # Not iterable: the sentence below says so.
             pass
-    raise GraphError(f"{owner} takes a list of items, not a {type(value).__qualname__}")
+    raise GraphError(f"{owner} takes a list of items, not {a_kind(value)}")
 
 
 def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) -> Callable[..., Any]:

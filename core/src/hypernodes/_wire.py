@@ -17,6 +17,7 @@ import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from hypernodes._context import Context
@@ -180,8 +181,18 @@ def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Sequence[Buffer
         return [_status("rows unreadable", why=_unreadable("an input", error))]
     context = Context.from_json(header["context"])
     started = time.perf_counter()
-    reply = run_rows(stage, rows, context.place) if engine is None else engine.run_rows(stage, rows, context)
+    with _restored(context):
+        reply = run_rows(stage, rows, context.place) if engine is None else engine.run_rows(stage, rows, context)
     return _pack_reply(stage, reply._replace(seconds=time.perf_counter() - started), context.place)
+
+
+def _restored(context: Context) -> AbstractContextManager[None]:
+    """What plugins put into the carrier over there, restored around the tasks here."""
+    if not context.carrier:
+        return nullcontext()
+    from hypernodes._observers import extract
+
+    return extract(context.carrier)
 
 
 def _stage(digest: str, blobs: Mapping[str, Sequence[Buffer]]) -> Stage:

@@ -36,11 +36,13 @@ class BackendContract(Promises):
     """Promises of a backend. The fixture `backend` gives an instance; it may be shared by many tests.
 
     `is_remote` says that nodes run in another process than the caller's. `can_kill_workers` says that one of those
-    processes may die without harm to the place.
+    processes may die without harm to the place. `draw_ahead` is the most items that a stream may have drawn beyond
+    those it has given back.
     """
 
     is_remote: ClassVar[bool] = True
     can_kill_workers: ClassVar[bool] = False
+    draw_ahead: ClassVar[int] = 20_000
 
     # values -----------------------------------------------------------------------------------------------------
 
@@ -191,7 +193,7 @@ class BackendContract(Promises):
         stream = nested(same, backend=backend).map_iter(items(), output_name="same")
         assert [next(stream) for _ in range(10)] == list(range(10))
         stream.close()
-        assert len(drawn) < 10_000
+        assert len(drawn) < self.draw_ahead
 
     def test_one_backend_serves_two_threads_at_once(self, backend: Any) -> None:
         pipeline, found = nested(double, backend=backend), dict[int, Any]()
