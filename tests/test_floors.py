@@ -18,7 +18,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "core" / "src" / "hypernodes"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("_errors", "_specs", "_names", "_context", "_failure", "_pace", "_version"),
+    ("_errors", "_specs", "_names", "_context", "_failure", "_pace", "_version", "_worker"),
     ("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard"),
     (
         *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers"),
@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("_engines", "_local", "_far", "_inline", "_arows"),
     ),
     ("_hub",),
-    ("_pipeline", "_explain"),
+    ("_pipeline", "_map_call", "_prepared", "_explain"),
     ("__init__", "plugin", "testing", "__main__", "_cli", "_cli_list", "_cli_run", "_cli_text", "_cli_values"),
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}

@@ -234,8 +234,8 @@ def test_inputs_are_json_or_text_by_their_annotation(jobs: Place) -> None:
         (["--input", "text=a", "--output", "lenght"], "did you mean 'length'?"),
         (["--input", "text=a", "--workers", "2"], "--workers needs --backend"),
         (["--input", "text=a", "--on-error", "return"], "--on-error return needs --map"),
-        (["--input", "text=a", "--backend", "locl"], "unknown backend 'locl'; did you mean 'local'?"),
-        (["--input", "text=a", "--backend", "local:thredded"], "unknown engine 'thredded'; did you mean 'threaded'?"),
+        (["--input", "text=a", "--backend", "locl"], "unknown backend 'locl' (did you mean 'local'?)"),
+        (["--input", "text=a", "--backend", "local:thredded"], "unknown engine 'thredded' (did you mean 'threaded'?)"),
         (["--input", "text=a", "--backend", "local:"], "is not NAME or NAME:ENGINE"),
         (["--map", "rows.xml"], "is not a .jsonl or .csv file"),
         (["--map", "absent.csv"], "--map 'absent.csv' cannot be read"),
@@ -416,7 +416,7 @@ def test_current_directory_is_not_searched_unless_asked(jobs: Place) -> None:
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("jobs:pipelin", "'jobs' has no 'pipelin'; did you mean 'pipeline'?"),
+        ("jobs:pipelin", "'jobs' has no 'pipelin' (did you mean 'pipeline'?)"),
         ("jobs:number", "'jobs' has 'number', but it is no Pipeline"),
         ("jobs:measure", "'jobs' has 'measure', but it is no Pipeline"),
         ("jobs", "'jobs' is not MODULE:PIPELINE"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hypernodes import LocalBackend
-from hypernodes.testing import BackendContract, EngineContract
+from hypernodes.testing import BackendContract, EngineContract, SubprocessBackend
 from hypernodes.testing._promises import Promises, broken_promises
 
 
@@ -37,6 +37,22 @@ class TestLocalBackendOfAnotherEngine(BackendContract):
     @pytest.fixture
     def backend(self) -> LocalBackend:
         return LocalBackend(engine="async", max_workers=3)
+
+
+class TestSubprocessBackend(BackendContract):
+    can_kill_workers = True
+
+    @pytest.fixture
+    def backend(self) -> SubprocessBackend:
+        return SubprocessBackend(machines=2)
+
+
+class TestSubprocessBackendWithTheAsyncEngine(BackendContract):
+    can_kill_workers = True
+
+    @pytest.fixture
+    def backend(self) -> SubprocessBackend:
+        return SubprocessBackend(engine="async", max_workers=3)
 
 
 class _Silent(EngineContract):

@@ -239,9 +239,9 @@ def test_misspelt_name_gets_a_suggestion_and_the_choice(place: Place) -> None:
     """
     engine, backend, mixed_up, absent = place.python(code)
     assert engine == (
-        "unknown engine 'tubro'; did you mean 'turbo'?\navailable engines: 'sequential', 'async', 'turbo'"
+        "unknown engine 'tubro' (did you mean 'turbo'?)\navailable engines: 'sequential', 'async', 'turbo'"
     )
-    assert backend == "unknown backend 'locl'; did you mean 'local'?\navailable backends: 'local'"
+    assert backend == "unknown backend 'locl' (did you mean 'local'?)\navailable backends: 'local'"
     assert mixed_up.startswith("unknown engine 'local'; 'local' is a backend, not an engine")
     assert absent.startswith("unknown engine 'modal'; 'modal' is a backend, not an engine")
 

@@ -184,3 +184,9 @@ def test_stage_of_5_000_nodes_survives_pickling(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, CHAIN.__name__, CHAIN)
     stage = pickle.loads(cloudpickle.dumps(stage_of(Pipeline(nodes=steps(5_000)), v0=1)))
     assert stage.program("sync").call(0) == (5_000,)
+
+
+@pytest.mark.parametrize("levels", [200, 1_000])
+def test_nested_pipeline_itself_survives_pickling(levels: int) -> None:
+    pipeline = pickle.loads(cloudpickle.dumps(nested(levels)))
+    assert pipeline.run(x=1) == {"y": 2}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from queue import Full, Queue
 from typing import Any, TypeVar
+
+from hypernodes._worker import as_here
 
 __all__ = ["batches_from_thread", "from_thread"]
 
@@ -25,7 +27,9 @@ class _Pump:
         self.stopped = threading.Event()
         self.make, self.news = make, news
         context = contextvars.copy_context()
-        self.thread = threading.Thread(target=context.run, args=(self._run,), name="hypernodes-bridge", daemon=True)
+        self.thread = threading.Thread(
+            target=context.run, args=(as_here(self._run),), name="hypernodes-bridge", daemon=True
+        )
         self.thread.start()
 
     def _run(self) -> None:
@@ -56,7 +60,7 @@ class _Pump:
         self.stopped.set()
 
 
-def from_thread(make: Callable[[], Iterator[T]]) -> Iterator[T]:
+def from_thread(make: Callable[[], Iterator[T]]) -> Generator[T, None, None]:
     """The items of an iterator that is made and drawn in another thread, where no event loop is running."""
     pump = _Pump(make, lambda: None)
     try:
@@ -72,7 +76,7 @@ def from_thread(make: Callable[[], Iterator[T]]) -> Iterator[T]:
         pump.thread.join(2.0)
 
 
-async def batches_from_thread(make: Callable[[], Iterator[T]]) -> AsyncIterator[list[T]]:
+async def batches_from_thread(make: Callable[[], Iterator[T]]) -> AsyncGenerator[list[T], None]:
     """The same for a running loop, which is never blocked; items come in batches as they are ready."""
     loop = asyncio.get_running_loop()
     arrived = asyncio.Event()

@@ -55,7 +55,11 @@ def wanted(graph: Graph, output_name: object, output_nodes: object) -> Wanted:
             f"pipeline '{graph.name}': output_nodes={output_nodes!r}; it takes a list of names, "
             "a single one goes in output_name="
         )
-    names = tuple(dict.fromkeys(output_nodes))
+    names = tuple(output_nodes)
+    odd = next((name for name in names if not isinstance(name, str)), None)
+    if odd is not None:
+        raise UnknownOutputError(f"pipeline '{graph.name}': output_nodes holds {odd!r}; it takes names as strings")
+    names = tuple(dict.fromkeys(names))
     graph.check_outputs(names)
     return Wanted(names, False)
 
@@ -107,28 +111,30 @@ def check_items(pipeline: str, items: object) -> Iterable[Any]:
     return items
 
 
-def row_runs(pipeline: str, items: Iterable[Any]) -> Iterator[tuple[tuple[str, ...], Iterator[dict[str, Any]]]]:
-    """Rows in runs with the same keys: for each run the keys and an iterator of its rows.
+def row_runs(pipeline: str, items: Iterable[Any]) -> Iterator[tuple[int, tuple[str, ...], Iterator[dict[str, Any]]]]:
+    """Rows in runs with the same keys: for each run the index of its first row, the keys and an iterator of its rows.
 
     Almost always there is one. Each run's iterator must be used up before the next run is drawn.
     """
     rows = _checked(pipeline, items)
-    row = next(rows, None)
-    while row is not None:
-        keys = row.keys()
-        tail: list[dict[str, Any] | None] = [None]
+    ahead = next(rows, None)
+    start = 0
 
-        def run(first: dict[str, Any], tail: list[dict[str, Any] | None] = tail) -> Iterator[dict[str, Any]]:
-            names = first.keys()
-            yield first
-            for following in rows:
-                if following.keys() != names:
-                    tail[0] = following
-                    return
-                yield following
+    def run(first: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        nonlocal ahead, start
+        names = first.keys()
+        ahead = None
+        yield first
+        start += 1
+        for following in rows:
+            if following.keys() != names:
+                ahead = following
+                return
+            yield following
+            start += 1
 
-        yield tuple(keys), run(row)
-        row = tail[0]
+    while ahead is not None:
+        yield start, tuple(ahead), run(ahead)
 
 
 def _checked(pipeline: str, items: Iterable[Any]) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from hypernodes._engine import Feed
-from hypernodes._errors import PlaceError, RemoteError, UnsendableError, WorkerLostError
+from hypernodes._errors import PlaceError, RemoteError, WorkerLostError
 from hypernodes._ledger import Dispatch
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Outcome, Reply, Stage, Task
@@ -105,10 +105,8 @@ def _land(scheduler: Scheduler, port: Port, dispatch_id: int, future: Future[Any
     else:
         try:
             reply = port.reply(result)
-        except (KeyboardInterrupt, PlaceError) as error:
-            if not isinstance(error, UnsendableError):
-                raise
-            scheduler.refused(dispatch_id, _teller(error))
+        except (KeyboardInterrupt, PlaceError):
+            raise
         except BaseException as error:
             scheduler.refused(dispatch_id, _teller(error))
         else:
@@ -117,8 +115,6 @@ def _land(scheduler: Scheduler, port: Port, dispatch_id: int, future: Future[Any
 
 def _teller(reason: BaseException) -> Callable[[Stage, Task], BaseException]:
     def tell(stage: Stage, task: Task) -> BaseException:
-        if isinstance(reason, UnsendableError) and "module" in str(reason):
-            return reason
         return why_unsendable(stage, task, reason)
 
     return tell

@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
+from hypernodes._errors import PlaceError
 from hypernodes._specs import MODES, EngineSpec
 from hypernodes._task import Outcome, Stage, Task
 
-__all__ = ["Engine", "Feed", "QueueFeed", "Site", "inside_worker", "mark_worker"]
+__all__ = ["Engine", "Feed", "QueueFeed", "Site"]
 
 
 class Engine(ABC):
@@ -21,12 +22,18 @@ class Engine(ABC):
 
     `execute` promises: one outcome for each task, in any order; a failing node is an outcome, never an exception; other
     tasks go on; tasks are drawn no faster than they are worked off; closing the iterator stops what is under way.
+    `shares_memory = False` says that values leave this process, and so must be pickled.
     """
 
     name: ClassVar[str] = ""
     requires: ClassVar[frozenset[str]] = frozenset()
     modes: ClassVar[tuple[str, ...]] = MODES
     default_mode: ClassVar[str] = "parallel"
+    shares_memory: ClassVar[bool] = True
+
+    def workers(self, max_workers: int | None) -> int | None:
+        """How many nodes run at once under this bound; None where the engine's library decides."""
+        return max_workers
 
     @abstractmethod
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
@@ -174,10 +181,13 @@ class Site:
         self.handles = handles or {}
         self.name = name
         self._kept: dict[Any, tuple[Any, Callable[[Any], None]]] = {}
+        self._closed = False
         self._lock = threading.RLock()
 
     def once(self, key: Any, make: Callable[[], Any], close: Callable[[Any], None]) -> Any:
         with self._lock:
+            if self._closed:
+                raise PlaceError(f"the place '{self.name}' is closed; nothing can be opened in it any more")
             if key not in self._kept:
                 self._kept[key] = (make(), close)
             return self._kept[key][0]
@@ -191,6 +201,7 @@ class Site:
     def close(self) -> None:
         """Close everything kept, the latest first; the first error is raised when all had their turn."""
         with self._lock:
+            self._closed = True
             kept, self._kept = list(self._kept.values()), {}
         first: BaseException | None = None
         for value, close in reversed(kept):
@@ -200,24 +211,3 @@ class Site:
                 first = first or error
         if first is not None:
             raise first
-
-
-class _Worker(threading.local):
-    inside = False
-
-
-_worker = _Worker()
-_process_is_worker = False
-
-
-def mark_worker(*, process: bool = False) -> None:
-    """Say that this thread (or this whole process) is a pool's worker: pools named inside it run in line."""
-    global _process_is_worker
-    if process:
-        _process_is_worker = True
-    _worker.inside = True
-
-
-def inside_worker() -> bool:
-    """Whether this code runs in a pool's worker, where another pool would wait for itself or multiply workers."""
-    return _process_is_worker or _worker.inside

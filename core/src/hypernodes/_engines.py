@@ -23,6 +23,9 @@ class SequentialEngine(Engine):
     modes: ClassVar[tuple[str, ...]] = ("sequential",)
     default_mode: ClassVar[str] = "sequential"
 
+    def workers(self, max_workers: int | None) -> int:
+        return 1
+
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
         place = f"{site.name}:{self.name}" if site.name else self.name
         with keeping_thread_loop(stage.is_async):
@@ -40,12 +43,15 @@ class AsyncEngine(Engine):
     modes: ClassVar[tuple[str, ...]] = ("sequential", "async")
     default_mode: ClassVar[str] = "async"
 
+    def workers(self, max_workers: int | None) -> int:
+        return max_workers or DEFAULT_CONCURRENCY
+
     def outcomes(self, stage: Stage, tasks: Feed, site: Site) -> AsyncGenerator[list[Outcome], None]:
         """The outcomes in batches, on the running loop."""
         return overlap(
             stage,
             tasks,
-            limit=site.max_workers or DEFAULT_CONCURRENCY,
+            limit=self.workers(site.max_workers),
             nodes=site.node_execution == "async",
             items=site.map_execution == "async",
             place=f"{site.name}:{self.name}" if site.name else self.name,

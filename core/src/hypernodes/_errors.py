@@ -159,8 +159,8 @@ def quoted(names: Iterable[object]) -> str:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or an empty string when nothing known is near."""
+    """` (did you mean 'x'?)`, or an empty string when nothing known is near."""
     import difflib  # 1 ms of importing, for a mistake that most runs never make
 
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    return f" (did you mean '{near[0]}'?)" if near else ""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from hypernodes._blueprint import Blueprint, cut
 from hypernodes._context import Context
 from hypernodes._drive import drive
-from hypernodes._engine import Engine, Feed, Site, inside_worker, mark_worker
+from hypernodes._engine import Engine, Feed, Site
 from hypernodes._ledger import Dispatch
 from hypernodes._loops import run_coroutine
 from hypernodes._overlap import run_rows_overlapped
@@ -21,6 +21,7 @@ from hypernodes._plan import MapStep, Plan
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Outcome, Reply, Stage, run_rows, run_task
 from hypernodes._wire import Buffer, join, pack_rows, pack_stage, receive, receive_frames, split, unpack_reply
+from hypernodes._worker import inside_worker, mark_worker
 
 __all__ = ["ExecutorEngine", "blueprint_of"]
 
@@ -33,10 +34,10 @@ class ExecutorEngine(Engine):
 
     Give `make_executor`. Where workers do not share this process's memory say `shares_memory = False`: functions,
     inputs and results are then pickled for you. `chunk_seconds` is how much work one submission should hold,
-    `most_in_chunk` how many items; a `warm` executor stays open between runs.
+    `most_in_chunk` how many items; at most eight such chunks a worker are drawn ahead of what is taken, fewer where
+    items are large. A `warm` executor stays open between runs.
     """
 
-    shares_memory: ClassVar[bool] = True
     warm: ClassVar[bool] = False
     chunk_seconds: ClassVar[float] = 0.002
     most_in_chunk: ClassVar[int] = 1024
@@ -50,11 +51,18 @@ class ExecutorEngine(Engine):
         """How many workers there are when `max_workers` is not named: one for each core this process may use."""
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+    def workers(self, max_workers: int | None) -> int:
+        return max_workers or self.default_workers()
+
     def close_executor(self, executor: Any) -> None:
         executor.shutdown(wait=True)
 
     def abort_executor(self, executor: Any) -> None:
-        """Stop what runs. A pool that cannot, is left behind to finish on its own."""
+        """Stop what runs, because a run ended early. A pool that cannot is left behind to finish on its own.
+
+        Another run may be using this executor: its futures must fail with `CancelledError` (its chunks are then sent
+        to a new executor, nobody is blamed) or `BrokenExecutor`.
+        """
         executor.shutdown(wait=False, cancel_futures=True)
 
     def submit_request(
@@ -68,7 +76,7 @@ class ExecutorEngine(Engine):
         place = f"{site.name}:{self.name}" if site.name else self.name
         if inside_worker():
             return (run_task(stage, task, place) for task in tasks)
-        workers = site.max_workers or self.default_workers()
+        workers = self.workers(site.max_workers)
         one_by_one = site.map_execution == "sequential"
         overlap = site.node_execution == "async"
         first = [] if one_by_one else tasks.take(PLENTY * workers)

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hypernodes._backend import Backend, engine_spec_of, label
+from hypernodes._backend import Backend, engine_of, engine_spec_of, label
+from hypernodes._local import LocalBackend
 from hypernodes._plan import MapStep, Plan, Step
 
 __all__ = ["Explanation", "Placement", "explain"]
 
-_COLUMNS = ("node", "runs on", "chosen by", "nodes", "items", "reads", "makes")
+_COLUMNS = ("node", "runs on", "chosen by", "reads", "makes")
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Placement:
 class Explanation:
     """What a call would do. `str()` of it is a table to read; the rest is data.
 
-    `crossings` counts the values that would leave the place they are in, for one item. `workers` says for each place
-    how much would run at once.
+    `crossings` counts the values that would leave the place they are in, for one item; all local backends are one
+    place to them. `workers` says for each place how much would run at once.
     """
 
     pipeline: str
@@ -81,7 +82,7 @@ def explain(plan: Plan) -> Explanation:
         inputs=tuple(name for name, _ in plan.inputs),
         outputs=tuple(name for name, _ in plan.outputs),
         nodes=nodes,
-        crossings=_crossings(plan, 0),
+        crossings=_crossings(plan, plan.places, _HOME),
         workers={node.place: _workers(node.backend) for node in nodes},
     )
 
@@ -109,32 +110,35 @@ def _placed(plan: Plan) -> Iterator[Placement]:
         )
 
 
-def _crossings(plan: Plan, home: int) -> int:
+_HOME = -1
+
+
+def _crossings(plan: Plan, places: tuple[Any, ...], home: int) -> int:
     """Values that enter a step from elsewhere, and wanted ones that must come home; counted once for each place."""
     made_at = {slot: home for _, slot in plan.inputs}
     crossed: set[tuple[int, int]] = set()
     inner = 0
     for step in plan.steps:
-        place = step.inner.steps[0].place if isinstance(step, MapStep) and step.inner.steps else step.place
+        at = step.inner.steps[0].place if isinstance(step, MapStep) and step.inner.steps else step.place
+        place = _HOME if isinstance(places[at], LocalBackend) else at
         crossed.update((slot, place) for slot in step.sources if made_at[slot] != place)
         made_at.update(dict.fromkeys(step.writes, place))
         if isinstance(step, MapStep) and step.crosses:
-            inner += _crossings(step.inner, place)
+            inner += _crossings(step.inner, places, place)
     crossed.update((slot, home) for _, slot in plan.outputs if made_at[slot] != home)
     return len(crossed) + inner
 
 
 def _workers(backend: Any) -> str:
     spec = engine_spec_of(backend)
+    workers = engine_of(backend).workers(backend.max_workers)
+    bound = f"at most {workers} at once" if workers else "as many at once as it sees fit"
     modes = f"nodes {backend.node_execution}, items {backend.map_execution}"
-    bound = (
-        f"at most {backend.max_workers} at once" if backend.max_workers else "as many at once as the engine's default"
-    )
-    return f"engine '{spec.name}' ({spec.summary}), {modes}" + ("" if spec.name == "sequential" else f", {bound}")
+    return f"{spec.summary or spec.name}; {modes}; {bound}"
 
 
 def _unsendable(step: Step, backend: Backend) -> str:
-    if engine_spec_of(backend).name in ("sequential", "async", "threaded") and backend.name == "local":
+    if isinstance(backend, LocalBackend) and engine_of(backend).shares_memory:
         return ""
     from hypernodes._errors import UnsendableError
     from hypernodes._task import Stage
@@ -159,8 +163,6 @@ def _row(node: Placement) -> tuple[str, ...]:
         name,
         node.place,
         node.chosen_by or "default",
-        node.node_execution,
-        node.map_execution,
         ", ".join(node.inputs),
         ", ".join(node.outputs),
     )

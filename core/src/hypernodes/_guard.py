@@ -10,6 +10,7 @@ from typing import Any
 
 from hypernodes._errors import NodeTimeoutError
 from hypernodes._node import Node
+from hypernodes._worker import as_here
 
 __all__ = ["guarded", "overran"]
 
@@ -78,7 +79,7 @@ def _timed(node: Node[..., Any]) -> Callable[..., Any]:
             except BaseException as error:
                 failed.append(error)
 
-        thread = threading.Thread(target=target, name=f"hypernodes-timeout-{node.name}", daemon=True)
+        thread = threading.Thread(target=as_here(target), name=f"hypernodes-timeout-{node.name}", daemon=True)
         thread.start()
         thread.join(seconds)
         if failed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
@@ -21,10 +21,11 @@ from hypernodes._blueprint import Blueprint, cut
 from hypernodes._context import Context
 from hypernodes._drive import drive
 from hypernodes._engine import Feed, QueueFeed
-from hypernodes._engines import AsyncEngine, SequentialEngine
+from hypernodes._engines import AsyncEngine
 from hypernodes._executor import blueprint_of
 from hypernodes._far import FarEngine
 from hypernodes._ledger import Dispatch
+from hypernodes._local import core_engine
 from hypernodes._overlap import overlap
 from hypernodes._pace import Pace
 from hypernodes._places import OpenPlace, using
@@ -32,6 +33,7 @@ from hypernodes._plan import Plan
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Outcome, Reply, Stage, Task, run_task
 from hypernodes._wire import join, pack_rows, pack_stage, split, unpack_reply
+from hypernodes._worker import as_here
 
 __all__ = ["Route", "Turns", "in_order"]
 
@@ -67,7 +69,7 @@ class Route:
             inner_of=lambda step: self._cut(step.inner),
         )
 
-    def outcomes(self, feed: Feed) -> Iterator[Outcome]:
+    def outcomes(self, feed: Feed) -> Generator[Outcome, None, None]:
         """Run the rows; outcomes come in the order in which they are ready."""
         if not self.plan.steps:
             for task in feed:
@@ -91,14 +93,12 @@ class Route:
 
         if self.single is not None and self.plan.steps:
             backend = self.plan.places[self.single.steps[0].place]
-            with using(backend) as place:
-                if place.session.here and isinstance(place.engine, AsyncEngine | SequentialEngine):
-                    one_by_one = isinstance(place.engine, SequentialEngine)
-                    batches = (
-                        overlap(self.single, feed, limit=1, nodes=False, items=False, place=place.label)
-                        if one_by_one
-                        else place.engine.outcomes(self.single, feed, place.site)  # type: ignore[union-attr]
-                    )
+            if core_engine(backend) is not None:
+                with using(backend) as place:
+                    if isinstance(place.engine, AsyncEngine):
+                        batches = place.engine.outcomes(self.single, feed, place.site)
+                    else:
+                        batches = overlap(self.single, feed, limit=1, nodes=False, items=False, place=place.label)
                     try:
                         async for batch in batches:
                             yield batch
@@ -159,7 +159,7 @@ class _Lane:
         self.stage, self.backend, self.arrivals = stage, backend, arrivals
         context = contextvars.copy_context()
         self.thread = threading.Thread(
-            target=context.run, args=(self._run,), name=f"hypernodes-lane-{stage.name}", daemon=True
+            target=context.run, args=(as_here(self._run),), name=f"hypernodes-lane-{stage.name}", daemon=True
         )
         self.thread.start()
 
@@ -219,7 +219,7 @@ class _Lanes:
     def _send(self, dispatch: Dispatch) -> None:
         stage = dispatch.stage
         backend = self.places[stage.steps[0].place]
-        if engine_spec_of(backend).name == "sequential" and backend.name == "local":
+        if core_engine(backend) == "sequential":
             self.inline.append(dispatch)
             return
         lane = self.lanes.get(id(stage))

@@ -114,6 +114,7 @@ class Ledger:
 
     def _send(self, stage: Stage, tasks: list[Task]) -> Dispatch:
         self._serial += 1
+        self.pace_of(stage).weigh(tasks[0].values)
         dispatch = self._out[self._serial] = Dispatch(self._serial, stage, tasks)
         return dispatch
 

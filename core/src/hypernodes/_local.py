@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hypernodes._backend import Backend, Session, engine_of, pair
+from hypernodes._backend import Backend, Session, engine_of, engine_spec_of, pair
 from hypernodes._engine import Engine
+from hypernodes._names import CORE_ENGINES
 
-__all__ = ["LocalBackend"]
+__all__ = ["LocalBackend", "core_engine"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class LocalBackend(Backend):
 
     def open(self) -> Session:
         return _LocalSession(bool(getattr(engine_of(self), "warm", False)))
+
+
+def core_engine(backend: Backend) -> str | None:
+    """`"sequential"` or `"async"` where the backend is local and runs that very engine of core's, else None."""
+    if not isinstance(backend, LocalBackend):
+        return None
+    target = engine_spec_of(backend).target
+    return next((name for name, spec in CORE_ENGINES.items() if spec.target == target), None)
 
 
 class _LocalSession(Session):

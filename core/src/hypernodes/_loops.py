@@ -9,6 +9,8 @@ import threading
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
+from hypernodes._worker import as_here
+
 __all__ = [
     "close_thread_loop",
     "is_loop_running",
@@ -106,7 +108,7 @@ def run_in_fresh_thread(coroutine: Coroutine[Any, Any, T]) -> T:
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=target, name="hypernodes-loop", daemon=True)
+    thread = threading.Thread(target=as_here(target), name="hypernodes-loop", daemon=True)
     thread.start()
     try:
         thread.join()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._errors import NodeDefinitionError, UnknownInputError, UnknownOutputError, did_you_mean, quoted
@@ -33,12 +33,13 @@ class NestedPipeline(GraphNode):
         name: str | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.name = pipeline.name if name is None else name
+        self.name = pipeline.name if name is None else _checked_name(pipeline.name, name)
         owner = f"nested pipeline '{self.name}'"
         graph = pipeline.graph
         inner_of = _checked_mapping(owner, "input_mapping", input_mapping)
         for outer, inner in inner_of.items():
             check_name(owner, outer, "input name")
+            check_name(owner, inner, "inner name in input_mapping")
             if inner not in graph.inputs and inner not in graph.producers:
                 raise UnknownInputError(
                     f"{owner}: input_mapping={{{outer!r}: {inner!r}}} names no input of it"
@@ -80,6 +81,18 @@ class NestedPipeline(GraphNode):
             for outer, inner in self.inner_names.items()
         )
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `as_node` needs to make this again."""
+        made = self.pipeline.graph.producers
+        return {
+            "input_mapping": {o: inner for o, inner in self.inner_names.items() if o != inner or inner in made},
+            "output_mapping": {inner: outer for inner, outer in self.outer_names.items() if outer != inner},
+            "map_over": self.map_over or None,
+            "map_mode": self.map_mode,
+            "name": self.name,
+        }
+
     def __repr__(self) -> str:
         over = f" mapped over {quoted(self.map_over)}" if self.map_over else ""
         return f"<nested pipeline '{self.name}'{over}>"
@@ -89,6 +102,8 @@ def names_of(owner: str, option: str, names: str | Sequence[str] | None) -> tupl
     """One name or several as a tuple; each must be a string and come once."""
     if names is None:
         return ()
+    if not isinstance(names, str | Iterable):
+        raise NodeDefinitionError(f"{owner}: {option}={names!r}; give the name of an input, or a list of names")
     found: tuple[Any, ...] = (names,) if isinstance(names, str) else tuple(names)
     if not found:
         raise NodeDefinitionError(f"{owner}: {option} is empty; name at least one input, or leave it out")
@@ -106,6 +121,12 @@ def check_map_mode(owner: str, mode: object) -> str:
             "give 'zip' (item by item) or 'product' (all pairs)"
         )
     return str(mode)
+
+
+def _checked_name(pipeline: str, name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise NodeDefinitionError(f"nested pipeline '{pipeline}': name={name!r}; give a string")
+    return name
 
 
 def _checked_mapping(owner: str, option: str, mapping: Mapping[str, str] | None) -> dict[str, str]:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 __all__ = ["Pace"]
 
 GROWTH = 4
+BYTES_IN_CHUNK = 4_000_000
+"""Large items travel in smaller chunks, and so fewer of them are drawn ahead."""
 
 
 class Pace:
     """A chunk size that aims at `seconds` of work: it starts at one task and follows what was measured.
 
-    It grows at most fourfold from chunk to chunk and stays within `most`. A fixed size is `least = most`.
+    It grows at most fourfold from chunk to chunk, stays within `most`, and within `BYTES_IN_CHUNK` as far as the size
+    of items can be told.
     """
 
-    __slots__ = ("_each", "most", "seconds", "size")
+    __slots__ = ("_each", "_room", "most", "seconds", "size")
 
     def __init__(self, seconds: float, most: int = 1024) -> None:
         self.seconds, self.most = seconds, max(1, most)
         self.size = 1
+        self._room = self.most
         self._each: float | None = None
 
     def record(self, count: int, seconds: float) -> None:
@@ -25,8 +32,24 @@ class Pace:
         each = seconds / max(1, count)
         self._each = each if self._each is None else 0.5 * self._each + 0.5 * each
         wanted = self.most if self._each <= 0 else int(self.seconds / self._each)
-        self.size = max(1, min(wanted, self.most, max(self.size, count) * GROWTH))
+        self.size = max(1, min(wanted, self._room, max(self.size, count) * GROWTH))
+
+    def weigh(self, row: tuple[Any, ...]) -> None:
+        """One row of a chunk, as a sample of how large they are."""
+        weight = sum(map(_weight, row))
+        self._room = max(1, min(self.most, BYTES_IN_CHUNK // max(1, weight)))
+        self.size = min(self.size, self._room)
 
     def slow_down(self) -> None:
         """A chunk was lost: smaller chunks lose less."""
         self.size = max(1, self.size // 2)
+
+
+def _weight(value: Any) -> int:
+    """About how many bytes a value holds: its own, and those of its first elements."""
+    size = sys.getsizeof(value)
+    if isinstance(value, list | tuple) and value:
+        return size + len(value) * max(sys.getsizeof(element) for element in value[:4])
+    if isinstance(value, dict):
+        return size + sum(sys.getsizeof(element) for element in value.values())
+    return size

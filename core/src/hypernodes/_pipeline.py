@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._backend import Backend
-from hypernodes._calls import Columns, Wanted, check_items, merged, not_a_row, row_getter, row_runs, wanted
+from hypernodes._calls import Columns, Wanted, check_items, merged, wanted
 from hypernodes._engine import Feed
 from hypernodes._errors import GraphError, NodeDefinitionError, did_you_mean
-from hypernodes._failure import Failure, raise_failure
+from hypernodes._failure import raise_failure
 from hypernodes._graph import Graph
-from hypernodes._inline import Inline
 from hypernodes._local import LocalBackend
+from hypernodes._map_call import MapCall
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
-from hypernodes._plan import Plan, compile_plan
-from hypernodes._program import columns_of
+from hypernodes._plan import compile_plan
+from hypernodes._prepared import Prepared
 from hypernodes._types import check_types as _check
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Pipeline:
         if check_types:
             _check(self._graph)
         self._runs: dict[Any, Callable[[dict[str, Any]], Any]] = {}
-        self._plans: dict[Any, _Prepared] = {}
+        self._plans: dict[Any, Prepared] = {}
 
     # -- what it is
 
@@ -90,6 +90,10 @@ class Pipeline:
         count = len(self._graph.nodes)
         place = f", on {self._backend!r}" if self._backend is not None else ""
         return f"<pipeline '{self._name}': {count} node{'' if count == 1 else 's'}{place}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As a flat list of its nested pipelines, the innermost first: pickling must not go as deep as the nesting."""
+        return _rebuild, (_flattened(self),)
 
     def with_backend(self, backend: Backend | None) -> Pipeline:
         """The same pipeline on another backend; nested pipelines keep their own."""
@@ -159,8 +163,15 @@ class Pipeline:
         with notes that say where.
         """
         values = kwargs if inputs is None else merged(self._name, inputs, kwargs)
-        key: Any = (output_name, *values) if output_nodes is None else (None, tuple(output_nodes), *values)
-        call = self._runs.get(key)
+        if output_nodes is None:
+            key: Any = (output_name, *values)
+        else:
+            key = (None, wanted(self._graph, output_name, output_nodes).names, *values)
+        try:
+            call = self._runs.get(key)
+        except TypeError:
+            # Only output_name can be unhashable, and then it is no name: what is wrong with it is said below.
+            call = None
         if call is None:
             call = self._prepare_run(key, values, output_name, output_nodes)
         return call(values)
@@ -181,7 +192,7 @@ class Pipeline:
             for outcome in batch:
                 if outcome.failure is not None:
                     raise_failure(outcome.failure)
-                return prepared.wanted.shape(outcome.values)
+                return prepared.wanted.shape(outcome.values or ())
         raise feed.error or AssertionError("a run of one item gave no outcome")
 
     # -- many items
@@ -274,7 +285,7 @@ class Pipeline:
         self._runs[key] = call
         return call
 
-    def _prepare(self, given: tuple[str, ...], want: Wanted) -> _Prepared:
+    def _prepare(self, given: tuple[str, ...], want: Wanted) -> Prepared:
         key = (frozenset(given), want)
         prepared = self._plans.get(key)
         if prepared is None:
@@ -282,7 +293,7 @@ class Pipeline:
             plan = compile_plan(self, sorted(given), want.names, LocalBackend())
             if len(self._plans) >= MOST_PREPARED:
                 self._plans.clear()
-            prepared = self._plans[key] = _Prepared(plan, want)
+            prepared = self._plans[key] = Prepared(plan, want)
         return prepared
 
     def _map_call(
@@ -296,7 +307,7 @@ class Pipeline:
         on_error: str,
         *,
         asynchronous: bool = False,
-    ) -> _MapCall:
+    ) -> MapCall:
         if on_error not in ("raise", "return"):
             raise ValueError(
                 f"pipeline '{self._name}': on_error={on_error!r}{did_you_mean(on_error, ('raise', 'return'))}; "
@@ -305,263 +316,64 @@ class Pipeline:
         want = wanted(self._graph, output_name, output_nodes)
         shared = merged(self._name, inputs, {})
         self._graph.check_inputs(shared)
+
+        def prepare(given: tuple[str, ...]) -> Prepared:
+            return self._prepare(given, want)
+
         if items is None:
             if map_over is None:
                 raise GraphError(
                     f"pipeline '{self._name}': map() needs rows, map([{{...}}, ...]), or columns, "
                     "map(inputs={'x': [...]}, map_over='x')"
                 )
-            return _MapCall(self, want, on_error == "return", columns=Columns(self._graph, shared, map_over, map_mode))
+            return MapCall(
+                self._name,
+                prepare,
+                want,
+                on_error == "return",
+                columns=Columns(self._graph, shared, map_over, map_mode),
+            )
         if map_over is not None:
             raise GraphError(f"pipeline '{self._name}': map() takes rows (items) or columns (map_over=), not both")
         if not (asynchronous and isinstance(items, AsyncIterable)):
             items = check_items(self._name, items)
-        return _MapCall(self, want, on_error == "return", items=items, shared=shared)
+        return MapCall(self._name, prepare, want, on_error == "return", items=items, shared=shared)
 
 
-class _Prepared:
-    """A plan and the road it takes: inline where it runs one after another here, else through the hub."""
-
-    def __init__(self, plan: Plan, want: Wanted) -> None:
-        from hypernodes._backend import engine_spec_of, label
-
-        self.plan, self.wanted = plan, want
-        self.names = tuple(name for name, _ in plan.inputs)
-        self.row = row_getter(self.names)
-        places = {step.place for step in plan.steps}
-        self.inline: Inline | None = None
-        crosses = any(getattr(step, "crosses", False) for step in plan.steps)
-        if len(places) <= 1 and not crosses:
-            backend = plan.places[places.pop() if places else 0]
-            if isinstance(backend, LocalBackend) and engine_spec_of(backend).name == "sequential":
-                self.inline = Inline(plan, want, label(backend))
-        self._route: Any = None
-
-    @property
-    def route(self) -> Any:
-        if self._route is None:
-            from hypernodes._hub import Route
-
-            self._route = Route(self.plan)
-        return self._route
-
-    def run(self, values: dict[str, Any]) -> Any:
-        """Run once through the hub."""
-        for outcome in self.outcomes(Feed([self.row(values)])):
-            if outcome.failure is not None:
-                raise_failure(outcome.failure)
-            return self.wanted.shape(outcome.values)
-        raise AssertionError("a run of one item gave no outcome")
-
-    def outcomes(self, feed: Feed) -> Any:
-        from hypernodes._loops import is_loop_running
-
-        if is_loop_running():
-            from hypernodes._bridge import from_thread
-
-            return from_thread(lambda: self.route.outcomes(feed))
-        return self.route.outcomes(feed)
+_Reference = tuple[int, dict[str, Any]]
+_Flat = list[tuple[str, Backend | None, list[GraphNode | _Reference]]]
 
 
-class _MapCall:
-    """One call of a map, checked: where its rows come from, what is wanted, in which form."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        want: Wanted,
-        keeps_failures: bool,
-        *,
-        items: Iterable[Any] | AsyncIterable[Any] | None = None,
-        columns: Columns | None = None,
-        shared: dict[str, Any] | None = None,
-    ) -> None:
-        self.pipeline, self.wanted, self.keeps_failures = pipeline, want, keeps_failures
-        self.columns, self.items = columns, items
-        self.shared = columns.shared if columns is not None else shared or {}
-        # What is wrong with the first row, or with the columns, is said before any node runs.
-        if columns is not None:
-            self.first = pipeline._prepare((*self.shared, *columns.names), want)
-        elif isinstance(items, list | tuple) and items:
-            if not isinstance(items[0], Mapping):
-                raise not_a_row(pipeline.name, 0, items[0])
-            self.first = pipeline._prepare(tuple({**self.shared, **items[0]}), want)
-
-    def collect(self) -> Any:
-        results: list[Any] = []
-        if self.columns is not None:
-            prepared = self.first
-            if prepared.inline is not None and not self.keeps_failures:
-                prepared.inline.rows(self.columns.rows, results, self.shared, self.columns.names, "columns")
-                names = self.wanted.names
-                return results if self.wanted.bare else dict(zip(names, columns_of(results, len(names)), strict=True))
-        elif not self.keeps_failures and self._collect_inline(results):
-            return results
-        for result in self._results(ordered=True, base=len(results)):
-            results.append(self.settled(result))
-        return self.shaped(results)
-
-    def _collect_inline(self, results: list[Any]) -> bool:
-        """Run rows in generated loops; False, with the results so far, where some other road must go on."""
-        assert isinstance(self.items, Iterable)
-        rows = iter(self.items)
-        row = next(rows, None)
-        while row is not None:
-            if not isinstance(row, Mapping):
-                raise not_a_row(self.pipeline.name, len(results), row)
-            keys = tuple(row)
-            prepared = self.pipeline._prepare(tuple({**self.shared, **row}), self.wanted)
-            if prepared.inline is None:
-                self.items = _chain(row, rows)
-                return False
-            shared = {name: value for name, value in self.shared.items() if name not in row}
-            done = len(results)
-            try:
-                row = prepared.inline.rows(_chain(row, rows), results, shared, keys, "rows")
-            except Exception as error:
-                _shift(error, done)
-                raise
-        return True
-
-    def shaped(self, results: list[Any]) -> Any:
-        """Rows as they are; for columns one list for each output."""
-        if self.columns is None or self.wanted.bare:
-            return results
-        return {
-            name: [result if isinstance(result, Failure) else result[name] for result in results]
-            for name in self.wanted.names
-        }
-
-    def stream(self, ordered: bool) -> Generator[Any, None, None]:
-        for result in self._results(ordered, 0):
-            yield self.settled(result)
-
-    def _results(self, ordered: bool, base: int) -> Iterator[Any]:
-        """The shaped result or the `Failure` of each row; `base` rows of this map came before."""
-        for prepared, rows in self._runs():
-            count = 0
-            for count, result in enumerate(self._run(prepared, rows, ordered, base), 1):  # noqa: B007
-                yield result
-            base += count
-
-    def _run(
-        self, prepared: _Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool, base: int
-    ) -> Generator[Any, None, None]:
-        """The results of rows that share one plan; `base` is how many items came before them."""
-        if prepared.inline is not None:
-            for result in prepared.inline.each(rows):
-                yield _moved(result, base) if isinstance(result, Failure) else result
-            return
-        from hypernodes._hub import in_order
-
-        feed = Feed(rows)
-        outcomes = prepared.outcomes(feed)
-        try:
-            for outcome in in_order(outcomes, feed, stop_at_failure=not self.keeps_failures) if ordered else outcomes:
-                yield self._result(outcome, prepared, base)
-        finally:
-            outcomes.close()
-
-    async def astream(self, ordered: bool) -> AsyncGenerator[Any, None]:
-        async with aclosing(self.aresults(ordered)) as results:
-            async for result in results:
-                yield self.settled(result)
-
-    async def aresults(self, ordered: bool) -> AsyncGenerator[Any, None]:
-        from hypernodes._hub import Turns
-
-        if isinstance(self.items, AsyncIterable):
-            async with aclosing(self._aresults_of_async(self.items, ordered)) as results:
-                async for result in results:
-                    yield result
-            return
-        base = 0
-        for prepared, rows in self._runs():
-            feed = Feed(rows)
-            turns = Turns(feed, stop_at_failure=not self.keeps_failures)
-            batches = prepared.route.aoutcomes(feed)
-            count = 0
-            try:
-                async for batch in batches:
-                    for outcome in batch:
-                        for ready in turns.ready(outcome) if ordered else (outcome,):
-                            count += 1
-                            yield self._result(ready, prepared, base)
-            finally:
-                await batches.aclose()
-            base += count
-
-    async def _aresults_of_async(self, items: AsyncIterable[Any], ordered: bool) -> AsyncGenerator[Any, None]:
-        from hypernodes._arows import AsyncRows
-        from hypernodes._hub import Turns
-
-        rows = AsyncRows(self.pipeline.name, items)
-        first = await rows.first()
-        if first is None:
-            return
-        prepared = self.pipeline._prepare(tuple({**self.shared, **first}), self.wanted)
-        shared = self.shared
-        feed = rows.start(lambda row: prepared.row({**shared, **row}))
-        turns = Turns(feed, stop_at_failure=not self.keeps_failures)
-        batches = prepared.route.aoutcomes(feed)
-        try:
-            async for batch in batches:
-                for outcome in batch:
-                    for ready in turns.ready(outcome) if ordered else (outcome,):
-                        rows.delivered()
-                        yield self._result(ready, prepared, 0)
-        finally:
-            await batches.aclose()
-            await rows.close()
-
-    def _runs(self) -> Iterator[tuple[_Prepared, Iterator[tuple[Any, ...]]]]:
-        """The rows in runs that share one plan, as tuples in the order of the plan's inputs."""
-        if self.columns is not None:
-            names = self.columns.names
-            shared = self.shared
-            prepared = self.first
-            yield (
-                prepared,
-                (prepared.row({**shared, **dict(zip(names, row, strict=True))}) for row in self.columns.rows),
-            )
-            return
-        assert isinstance(self.items, Iterable)
-        for keys, rows in row_runs(self.pipeline.name, self.items):
-            prepared = self.pipeline._prepare(tuple({**self.shared, **dict.fromkeys(keys)}), self.wanted)
-            shared = self.shared
-            row_of = prepared.row
-            yield prepared, (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)
-
-    def _result(self, outcome: Any, prepared: _Prepared, base: int) -> Any:
-        if outcome.failure is not None:
-            return _moved(outcome.failure.at(outcome.index), base)
-        return prepared.wanted.shape(outcome.values)
-
-    def settled(self, result: Any) -> Any:
-        if isinstance(result, Failure) and not self.keeps_failures:
-            raise_failure(result)
-        return result
+def _flattened(root: Pipeline) -> _Flat:
+    """Name, backend and nodes of each pipeline; a nested one stands in as its position and how it is nested."""
+    flat: _Flat = []
+    position: dict[int, int] = {}
+    todo = [root]
+    while todo:
+        pipeline = todo[-1]
+        nested = [node.pipeline for node in pipeline.graph.nodes if isinstance(node, NestedPipeline)]
+        waiting = [inner for inner in nested if id(inner) not in position]
+        if waiting:
+            todo += waiting  # type: ignore[arg-type]
+            continue
+        todo.pop()
+        if id(pipeline) in position:
+            continue
+        position[id(pipeline)] = len(flat)
+        nodes = [
+            (position[id(node.pipeline)], node.options) if isinstance(node, NestedPipeline) else node
+            for node in pipeline.graph.nodes
+        ]
+        flat.append((pipeline.name, pipeline.backend, nodes))
+    return flat
 
 
-def _moved(failure: Failure, base: int) -> Failure:
-    """The failure, its item counted from the start of the map; `base` items came before its run of rows."""
-    return failure.at(failure.items[0] + base) if base and failure.items[0] is not None else failure
-
-
-def _chain(row: Any, rows: Iterator[Any]) -> Iterator[Any]:
-    import itertools
-
-    return itertools.chain((row,), rows)
-
-
-def _shift(error: Exception, done: int) -> None:
-    """Count items from the start of the map where an earlier run of rows had other keys."""
-    from hypernodes._failure import failure_of
-
-    failure = failure_of(error)
-    if done and failure is not None and failure.items[0] is not None:
-        error.__notes__.remove(f"in {failure.where}" + (f", on {failure.place}" if failure.place else ""))
-        raise_failure(failure.at(failure.items[0] + done))
+def _rebuild(flat: _Flat) -> Pipeline:
+    built: list[Pipeline] = []
+    for name, backend, nodes in flat:
+        found = [node if isinstance(node, GraphNode) else built[node[0]].as_node(**node[1]) for node in nodes]
+        built.append(Pipeline(found, name=name, backend=backend, check_types=False))
+    return built[-1]
 
 
 def _listed(name: str, nodes: object) -> Sequence[Any]:

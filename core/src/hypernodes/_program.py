@@ -152,7 +152,7 @@ def compile_program(
             check = f"if {prefix}len({prefix}row) != {len(mapped)}: raise {prefix}Irregular"
             head.append(f"{indent}{check}")
             head += [f"{indent}{'; '.join(reads) or 'pass'}"]
-            read_line = 3
+            read_line = 4
         else:
             comma = "," if len(mapped) == 1 else ""
             head.append(f"    for {', '.join(mapped)}{comma} in {prefix}rows:")

@@ -12,8 +12,8 @@ from concurrent.futures import Executor, Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from hypernodes._engine import mark_worker
 from hypernodes._loops import close_thread_loop, keep_thread_loop
+from hypernodes._worker import mark_worker
 
 __all__ = ["ThreadPool"]
 

@@ -26,6 +26,7 @@ from hypernodes._failure import Failure, text_of
 from hypernodes._task import Reply, Stage, Task, run_rows
 
 __all__ = [
+    "RowsUnreadable",
     "join",
     "pack_rows",
     "pack_stage",
@@ -59,6 +60,10 @@ def dumps(value: Any, buffers: list[Any] | None = None) -> bytes:
     return pickled
 
 
+class RowsUnreadable(Exception):
+    """The far side could not unpickle the rows of a request; a part of them may be readable."""
+
+
 # -- this side
 
 
@@ -87,8 +92,10 @@ def unpack_reply(frames: Sequence[Buffer]) -> Reply:
     head = json.loads(bytes(frames[0]))
     if head["status"] == "mismatch":
         raise VersionMismatchError(head["why"])
-    if head["status"] == "unreadable":
+    if head["status"] == "stage unreadable":
         raise UnsendableError(head["why"])
+    if head["status"] == "rows unreadable":
+        raise RowsUnreadable(head["why"])
     values, failures = pickle.loads(frames[1], buffers=frames[2:])
     return Reply(values, failures, head["seconds"])
 
@@ -119,6 +126,8 @@ def why_unsendable(stage: Stage, task: Task, reason: BaseException) -> Unsendabl
         except Exception as error:
             found = culprit(value, name)
             return UnsendableError(f"the input {found} cannot be sent to another process: {text_of(error)}")
+    if isinstance(reason, RowsUnreadable):
+        return UnsendableError(str(reason))
     return UnsendableError(f"the result cannot be brought home: {type(reason).__qualname__}: {text_of(reason)}")
 
 
@@ -163,9 +172,12 @@ def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Sequence[Buffer
             return [_status("mismatch", why=_mismatch(what, header[what], ours[what]))]
     try:
         stage = _stage(header["stage"], blobs)
+    except BaseException as error:
+        return [_status("stage unreadable", why=_unreadable("the pipeline", error))]
+    try:
         rows, engine = pickle.loads(frames[1], buffers=frames[2:])
     except BaseException as error:
-        return [_status("unreadable", why=_unreadable(error))]
+        return [_status("rows unreadable", why=_unreadable("an input", error))]
     context = Context.from_json(header["context"])
     started = time.perf_counter()
     reply = run_rows(stage, rows, context.place) if engine is None else engine.run_rows(stage, rows, context)
@@ -275,7 +287,10 @@ def _mismatch(what: str, sent: Any, here: Any) -> str:
     )
 
 
-def _unreadable(error: BaseException) -> str:
+def _unreadable(what: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return f"module '{error.name}' is missing in the place that received the pipeline"
-    return f"it could not be unpickled in the place that received it: {type(error).__qualname__}: {text_of(error)}"
+        return (
+            f"module '{error.name}', which {what} needs, is missing in the place that received it; install it there, "
+            f"let the place see its folder, or send it along: cloudpickle.register_pickle_by_value({error.name})"
+        )
+    return f"{what} could not be unpickled in the place that received it: {type(error).__qualname__}: {text_of(error)}"

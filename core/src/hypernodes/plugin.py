@@ -16,7 +16,7 @@ from hypernodes.hookspecs import hookimpl
 if TYPE_CHECKING:
     from hypernodes._backend import Backend, Session, pair
     from hypernodes._context import Context
-    from hypernodes._engine import Engine, Feed, Site, inside_worker
+    from hypernodes._engine import Engine, Feed, Site
     from hypernodes._errors import IncompatibleEngineError, PlaceError, RemoteError, UnsendableError, WorkerLostError
     from hypernodes._executor import ExecutorEngine, serve
     from hypernodes._failure import Failure
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hypernodes._task import Outcome, Reply, Stage, Task, run_rows, run_step, run_task
     from hypernodes._threads import ThreadPool
     from hypernodes._wire import receive
+    from hypernodes._worker import inside_worker
 
 __all__ = [
     "Backend",
@@ -61,7 +62,7 @@ __all__ = [
 _HOMES = {
     "_backend": ("Backend", "Session", "pair"),
     "_context": ("Context",),
-    "_engine": ("Engine", "Feed", "Site", "inside_worker"),
+    "_engine": ("Engine", "Feed", "Site"),
     "_errors": ("IncompatibleEngineError", "PlaceError", "RemoteError", "UnsendableError", "WorkerLostError"),
     "_executor": ("ExecutorEngine", "serve"),
     "_failure": ("Failure",),
@@ -69,6 +70,7 @@ _HOMES = {
     "_task": ("Outcome", "Reply", "Stage", "Task", "run_rows", "run_step", "run_task"),
     "_threads": ("ThreadPool",),
     "_wire": ("receive",),
+    "_worker": ("inside_worker",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from hypernodes.testing import EngineContract, ManifestContract
+from hypernodes_local_multiprocess import MultiprocessEngine
 
 
 class TestMultiprocess(EngineContract):
     can_kill_workers = True
+    # The bound that the engine documents: eight chunks a worker, for a worker on each core.
+    draw_ahead = 8 * MultiprocessEngine.most_in_chunk * MultiprocessEngine().default_workers()
 
     @pytest.fixture
     def engine(self) -> str:

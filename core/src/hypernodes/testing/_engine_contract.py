@@ -32,7 +32,7 @@ class EngineContract(Promises):
     """
 
     can_kill_workers: ClassVar[bool] = False
-    draw_ahead: ClassVar[int] = 5_000
+    draw_ahead: ClassVar[int] = 20_000
     draw_ahead_of_megabytes: ClassVar[int] = 500
 
     @pytest.fixture

@@ -11,9 +11,10 @@ import signal
 import socket
 import threading
 from collections import deque
+from concurrent.futures import CancelledError
 from enum import IntEnum
 
-from hypernodes import PlaceError, WorkerLostError
+from hypernodes import PlaceError
 from hypernodes_local_multiprocess._crew import Crew, Outcome
 from hypernodes_local_multiprocess._handle import Call
 
@@ -174,8 +175,9 @@ class Manager:
             if not call.sent and self._crew.fault is None:
                 _cancel(call)
             elif call.sent or call.future.set_running_or_notify_cancel():
+                # Nobody is to blame: whoever shares this pool may ask another for the same.
                 text = "the worker process was killed while it had this call, as its pool was shut down"
-                self._settle(call, PlaceError(self._crew.fault) if self._crew.fault else WorkerLostError(text))
+                self._settle(call, PlaceError(self._crew.fault) if self._crew.fault else CancelledError(text))
         self._deliver()
         atexit.unregister(self._at_exit)
 

@@ -72,7 +72,7 @@ class ProcessPool:
         """Take no more calls, finish those that there are, end the workers.
 
         With `cancel_futures` calls that were not sent yet are cancelled; with `kill` the workers are killed at
-        once, calls that were not sent are cancelled and the others fail with `WorkerLostError`. With `wait`
+        once, calls that were not sent are cancelled and the others fail with `CancelledError`. With `wait`
         nothing of the pool is left on return: no process, thread or descriptor.
         """
         self._manager.close(Closing.NOW if kill else Closing.WHEN_DONE, cancel=cancel_futures)

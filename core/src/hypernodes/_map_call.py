@@ -1,0 +1,225 @@
+"""One call of a map: where its rows come from, what is wanted of them, and in which form."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from hypernodes._calls import Columns, Wanted, not_a_row, row_runs
+from hypernodes._engine import Feed
+from hypernodes._errors import GraphError, quoted
+from hypernodes._failure import Failure, failure_of, raise_failure
+from hypernodes._prepared import Prepared
+from hypernodes._program import columns_of
+
+__all__ = ["MapCall"]
+
+
+class MapCall:
+    """A checked call. `prepare` compiles the pipeline, called `name`, for the inputs that a row gives."""
+
+    def __init__(
+        self,
+        name: str,
+        prepare: Callable[[tuple[str, ...]], Prepared],
+        want: Wanted,
+        keeps_failures: bool,
+        *,
+        items: Iterable[Any] | AsyncIterable[Any] | None = None,
+        columns: Columns | None = None,
+        shared: dict[str, Any] | None = None,
+    ) -> None:
+        self.name, self.prepare, self.wanted, self.keeps_failures = name, prepare, want, keeps_failures
+        self.columns, self.items = columns, items
+        self.shared = columns.shared if columns is not None else shared or {}
+        # What is wrong with the first row, or with the columns, is said before any node runs.
+        if columns is not None:
+            self.first = prepare((*self.shared, *columns.names))
+        elif isinstance(items, list | tuple) and items:
+            if not isinstance(items[0], Mapping):
+                raise not_a_row(name, 0, items[0])
+            self.first = prepare(tuple({**self.shared, **items[0]}))
+
+    def collect(self) -> Any:
+        """Every result, in the form that was asked for."""
+        results: list[Any] = []
+        if self.columns is not None:
+            prepared = self.first
+            if prepared.inline is not None and not self.keeps_failures:
+                prepared.inline.rows(self.columns.rows, results, self.shared, self.columns.names, "columns")
+                names = self.wanted.names
+                return results if self.wanted.bare else dict(zip(names, columns_of(results, len(names)), strict=True))
+        elif not self.keeps_failures and self._collect_inline(results):
+            return results
+        for result in self._results(ordered=True, base=len(results)):
+            results.append(self.settled(result))
+        return self.shaped(results)
+
+    def _collect_inline(self, results: list[Any]) -> bool:
+        """Run rows in generated loops; False, with the results so far, where some other road must go on."""
+        assert isinstance(self.items, Iterable)
+        rows = iter(self.items)
+        row = next(rows, None)
+        while row is not None:
+            if not isinstance(row, Mapping):
+                raise not_a_row(self.name, len(results), row)
+            keys = tuple(row)
+            prepared = self._prepare_row(len(results), keys)
+            if prepared.inline is None:
+                self.items = _chain(row, rows)
+                return False
+            shared = {name: value for name, value in self.shared.items() if name not in row}
+            done = len(results)
+            try:
+                row = prepared.inline.rows(_chain(row, rows), results, shared, keys, "rows")
+            except Exception as error:
+                _shift(error, done)
+                raise
+        return True
+
+    def _prepare_row(self, index: int, keys: tuple[str, ...]) -> Prepared:
+        """Compile for a row with these keys; what is wrong with them names the item."""
+        try:
+            return self.prepare(tuple({**self.shared, **dict.fromkeys(keys)}))
+        except GraphError as error:
+            if index:
+                error.add_note(f"item {index} has the keys {quoted(keys)}, other than the items before it")
+            raise
+
+    def shaped(self, results: list[Any]) -> Any:
+        """Rows as they are; for columns one list for each output."""
+        if self.columns is None or self.wanted.bare:
+            return results
+        return {
+            name: [result if isinstance(result, Failure) else result[name] for result in results]
+            for name in self.wanted.names
+        }
+
+    def stream(self, ordered: bool) -> Generator[Any, None, None]:
+        for result in self._results(ordered, 0):
+            yield self.settled(result)
+
+    def _results(self, ordered: bool, base: int) -> Iterator[Any]:
+        """The shaped result or the `Failure` of each row; `base` rows of this map came before."""
+        for prepared, rows in self._runs():
+            count = 0
+            for count, result in enumerate(self._run(prepared, rows, ordered, base), 1):  # noqa: B007
+                yield result
+            base += count
+
+    def _run(
+        self, prepared: Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool, base: int
+    ) -> Generator[Any, None, None]:
+        """The results of rows that share one plan; `base` is how many items came before them."""
+        if prepared.inline is not None:
+            for result in prepared.inline.each(rows):
+                yield _moved(result, base) if isinstance(result, Failure) else result
+            return
+        from hypernodes._hub import in_order
+
+        feed = Feed(rows)
+        outcomes = prepared.outcomes(feed)
+        try:
+            for outcome in in_order(outcomes, feed, stop_at_failure=not self.keeps_failures) if ordered else outcomes:
+                yield self._result(outcome, prepared, base)
+        finally:
+            outcomes.close()
+
+    async def astream(self, ordered: bool) -> AsyncGenerator[Any, None]:
+        async with aclosing(self.aresults(ordered)) as results:
+            async for result in results:
+                yield self.settled(result)
+
+    async def aresults(self, ordered: bool) -> AsyncGenerator[Any, None]:
+        from hypernodes._hub import Turns
+
+        if isinstance(self.items, AsyncIterable):
+            async with aclosing(self._aresults_of_async(self.items, ordered)) as results:
+                async for result in results:
+                    yield result
+            return
+        base = 0
+        for prepared, rows in self._runs():
+            feed = Feed(rows)
+            turns = Turns(feed, stop_at_failure=not self.keeps_failures)
+            batches = prepared.route.aoutcomes(feed)
+            count = 0
+            try:
+                async for batch in batches:
+                    for outcome in batch:
+                        for ready in turns.ready(outcome) if ordered else (outcome,):
+                            count += 1
+                            yield self._result(ready, prepared, base)
+            finally:
+                await batches.aclose()
+            base += count
+
+    async def _aresults_of_async(self, items: AsyncIterable[Any], ordered: bool) -> AsyncGenerator[Any, None]:
+        from hypernodes._arows import AsyncRows
+        from hypernodes._hub import Turns
+
+        rows = AsyncRows(self.name, items)
+        first = await rows.first()
+        if first is None:
+            return
+        prepared = self.prepare(tuple({**self.shared, **first}))
+        shared = self.shared
+        feed = rows.start(lambda row: prepared.row({**shared, **row}))
+        turns = Turns(feed, stop_at_failure=not self.keeps_failures)
+        batches = prepared.route.aoutcomes(feed)
+        try:
+            async for batch in batches:
+                for outcome in batch:
+                    for ready in turns.ready(outcome) if ordered else (outcome,):
+                        rows.delivered()
+                        yield self._result(ready, prepared, 0)
+        finally:
+            await batches.aclose()
+            await rows.close()
+
+    def _runs(self) -> Iterator[tuple[Prepared, Iterator[tuple[Any, ...]]]]:
+        """The rows in runs that share one plan, as tuples in the order of the plan's inputs."""
+        if self.columns is not None:
+            names = self.columns.names
+            shared = self.shared
+            prepared = self.first
+            yield (
+                prepared,
+                (prepared.row({**shared, **dict(zip(names, row, strict=True))}) for row in self.columns.rows),
+            )
+            return
+        assert isinstance(self.items, Iterable)
+        for start, keys, rows in row_runs(self.name, self.items):
+            prepared = self._prepare_row(start, keys)
+            shared = self.shared
+            row_of = prepared.row
+            yield prepared, (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)
+
+    def _result(self, outcome: Any, prepared: Prepared, base: int) -> Any:
+        if outcome.failure is not None:
+            return _moved(outcome.failure.at(outcome.index), base)
+        return prepared.wanted.shape(outcome.values)
+
+    def settled(self, result: Any) -> Any:
+        if isinstance(result, Failure) and not self.keeps_failures:
+            raise_failure(result)
+        return result
+
+
+def _moved(failure: Failure, base: int) -> Failure:
+    """The failure, its item counted from the start of the map; `base` items came before its run of rows."""
+    return failure.at(failure.items[0] + base) if base and failure.items[0] is not None else failure
+
+
+def _chain(row: Any, rows: Iterator[Any]) -> Iterator[Any]:
+    return itertools.chain((row,), rows)
+
+
+def _shift(error: Exception, done: int) -> None:
+    """Count items from the start of the map where an earlier run of rows had other keys."""
+    failure = failure_of(error)
+    if done and failure is not None and failure.items[0] is not None:
+        error.__notes__.remove(f"in {failure.where}" + (f", on {failure.place}" if failure.place else ""))
+        raise_failure(failure.at(failure.items[0] + done))

@@ -1,0 +1,64 @@
+"""A call's plan and the road it takes: inline where it runs one after another here, else through the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from hypernodes._backend import label
+from hypernodes._calls import Wanted, row_getter
+from hypernodes._engine import Feed
+from hypernodes._failure import raise_failure
+from hypernodes._inline import Inline
+from hypernodes._local import core_engine
+from hypernodes._plan import Plan
+from hypernodes._task import Outcome
+
+if TYPE_CHECKING:
+    from hypernodes._hub import Route
+
+__all__ = ["Prepared"]
+
+
+class Prepared:
+    """A plan and the road it takes: inline where it runs one after another here, else through the hub."""
+
+    def __init__(self, plan: Plan, want: Wanted) -> None:
+        self.plan, self.wanted = plan, want
+        self.names = tuple(name for name, _ in plan.inputs)
+        self.row = row_getter(self.names)
+        places = {step.place for step in plan.steps}
+        self.inline: Inline | None = None
+        crosses = any(getattr(step, "crosses", False) for step in plan.steps)
+        if len(places) <= 1 and not crosses:
+            backend = plan.places[places.pop() if places else 0]
+            if core_engine(backend) == "sequential":
+                self.inline = Inline(plan, want, label(backend))
+        self._route: Route | None = None
+
+    @property
+    def route(self) -> Route:
+        """The road through the hub, laid when it is first taken."""
+        if self._route is None:
+            from hypernodes._hub import Route
+
+            self._route = Route(self.plan)
+        return self._route
+
+    def run(self, values: dict[str, Any]) -> Any:
+        """Run once through the hub."""
+        for outcome in self.outcomes(Feed([self.row(values)])):
+            if outcome.failure is not None:
+                raise_failure(outcome.failure)
+            return self.wanted.shape(outcome.values or ())
+        raise AssertionError("a run of one item gave no outcome")
+
+    def outcomes(self, feed: Feed) -> Generator[Outcome, None, None]:
+        """The rows' outcomes as they are ready; in a thread of their own where an event loop is running here."""
+        from hypernodes._loops import is_loop_running
+
+        if is_loop_running():
+            from hypernodes._bridge import from_thread
+
+            return from_thread(lambda: self.route.outcomes(feed))
+        return self.route.outcomes(feed)
