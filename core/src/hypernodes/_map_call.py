@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, 
 from contextlib import aclosing
 from typing import Any
 
-from hypernodes._calls import Columns, Wanted, not_a_row, row_runs
+from hypernodes._calls import Columns, ReadyRows, Wanted, not_a_row, row_runs
 from hypernodes._engine import Feed
 from hypernodes._errors import GraphError, quoted
 from hypernodes._failure import Failure, failure_of, raise_failure
@@ -55,8 +55,10 @@ class MapCall:
         elif not self.keeps_failures and self._collect_inline(results):
             return results
         for found in self._results(ordered=True, base=len(results)):
-            for result in found:
-                results.append(self.settled(result))
+            if not self.keeps_failures and Failure in map(type, found):
+                for result in found:
+                    self.settled(result)
+            results += found
         return self.shaped(results)
 
     def _collect_inline(self, results: list[Any]) -> bool:
@@ -70,7 +72,8 @@ class MapCall:
             keys = tuple(row)
             prepared = self._prepare_row(len(results), keys)
             if prepared.inline is None:
-                self.items = _chain(row, rows)
+                if results or not isinstance(self.items, list | tuple):
+                    self.items = _chain(row, rows)
                 return False
             shared = {name: value for name, value in self.shared.items() if name not in row}
             done = len(results)
@@ -193,9 +196,17 @@ class MapCall:
             )
             return
         assert isinstance(self.items, Iterable)
-        for start, keys, rows in row_runs(self.name, self.items):
-            prepared = self._prepare_row(start, keys)
-            shared = self.shared
+        shared, items = self.shared, self.items
+        start = 0
+        if isinstance(items, list | tuple) and items and not shared:
+            # Rows that lie ready are read in blocks: 0.1 us each instead of 1 us.
+            keys = tuple(items[0])
+            prepared = self._prepare_row(0, keys)
+            ready = ReadyRows(items, len(keys), prepared.names)
+            yield prepared, itertools.chain.from_iterable(ready)
+            start, items = ready.read, items[ready.read :]
+        for at, keys, rows in row_runs(self.name, items, start):
+            prepared = self._prepare_row(at, keys)
             row_of = prepared.row
             yield prepared, (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)
 
