@@ -30,7 +30,10 @@ def _survives(value: Any) -> bool:
 
     try:
         cloudpickle.loads(cloudpickle.dumps(value, protocol=5))
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        # Whatever a user's object does when it is pickled, it does not survive it.
         return False
     return True
 

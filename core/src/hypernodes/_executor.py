@@ -15,7 +15,7 @@ from hypernodes._drive import drive
 from hypernodes._engine import Engine, Feed, Site
 from hypernodes._ledger import Dispatch
 from hypernodes._loops import run_coroutine
-from hypernodes._overlap import run_rows_overlapped
+from hypernodes._overlap import DEFAULT_CONCURRENCY, run_rows_overlapped
 from hypernodes._pace import Pace
 from hypernodes._plan import MapStep, Plan
 from hypernodes._schedule import Scheduler
@@ -82,7 +82,6 @@ class ExecutorEngine(Engine):
             return (Batch.of(run_task(stage, task, place)) for task in tasks)
         workers = self.workers(site.max_workers)
         one_by_one = site.map_execution == "sequential"
-        overlap = site.node_execution == "async"
         first = [] if one_by_one else tasks.take(PLENTY * workers)
         plenty = len(first) == PLENTY * workers
         blueprint = blueprint_of(
@@ -98,6 +97,12 @@ class ExecutorEngine(Engine):
             place=place,
         )
         scheduler.admit(first)
+        overlap = 0
+        if site.node_execution == "async":
+            # What overlaps inside a worker comes out of the same budget, where one was named.
+            known = len(first) if tasks.ended and blueprint.single is not None else workers
+            at_once = 1 if one_by_one else max(1, min(known, workers))
+            overlap = DEFAULT_CONCURRENCY if site.max_workers is None else max(1, workers // at_once)
         port = _ExecutorPort(self, site, workers, Context(pipeline=stage.name, place=place), overlap)
         return drive(scheduler, tasks, port, in_flight=workers * (1 + self.queued_per_worker))
 
@@ -117,8 +122,9 @@ def blueprint_of(stage: Stage, *, fine: bool, fans: bool) -> Blueprint:
 class _ExecutorPort:
     """Chunks to an executor and back, pickled where it does not share memory."""
 
-    def __init__(self, engine: ExecutorEngine, site: Site, workers: int, context: Context, overlap: bool) -> None:
+    def __init__(self, engine: ExecutorEngine, site: Site, workers: int, context: Context, overlap: int) -> None:
         self.engine, self.site, self.workers, self.context, self.overlap = engine, site, workers, context, overlap
+        self.pooled = _Pooled(overlap)
         self.variables = contextvars.copy_context()
         self.executor = self._open()
 
@@ -135,7 +141,7 @@ class _ExecutorPort:
                 # Another run shut this executor down when it was stopped.
                 self.renew()
                 return self._submit_here(stage, rows)
-        frames = pack_rows(stage, rows, self.context, _POOLED_OVERLAP if self.overlap else _POOLED)
+        frames = pack_rows(stage, rows, self.context, self.pooled)
         digest, blob = pack_stage(stage)
         try:
             return engine.submit_request(self.executor, frames, digest, blob)
@@ -144,8 +150,8 @@ class _ExecutorPort:
             return engine.submit_request(self.executor, frames, digest, blob)
 
     def _submit_here(self, stage: Stage, rows: list[tuple[Any, ...]]) -> Future[Any]:
-        runner = _run_overlapped_here if self.overlap else _run_here
-        future: Future[Any] = self.executor.submit(self.variables.copy().run, runner, stage, rows, self.context.place)
+        run, place = self.variables.copy().run, self.context.place
+        future: Future[Any] = self.executor.submit(run, _run_here, stage, rows, place, self.overlap)
         return future
 
     def reply(self, result: Any) -> Reply:
@@ -163,20 +169,16 @@ class _ExecutorPort:
         self.engine.abort_executor(self.executor)
 
 
-def _run_here(stage: Stage, rows: list[tuple[Any, ...]], place: str) -> Reply:
+def _run_here(stage: Stage, rows: list[tuple[Any, ...]], place: str, overlap: int) -> Reply:
+    """Run rows in this worker, one after another; of each row up to `overlap` nodes at once, where that is not 0."""
     mark_worker()
-    return run_rows(stage, rows, place)
-
-
-def _run_overlapped_here(stage: Stage, rows: list[tuple[Any, ...]], place: str) -> Reply:
-    mark_worker()
-    return run_coroutine(run_rows_overlapped(stage, rows, place))
+    return run_coroutine(run_rows_overlapped(stage, rows, place, overlap)) if overlap else run_rows(stage, rows, place)
 
 
 class _Pooled:
     """Runs a request inside a pool's worker: pools named in there run in line."""
 
-    def __init__(self, overlap: bool) -> None:
+    def __init__(self, overlap: int) -> None:
         self.overlap = overlap
 
     def run_rows(self, stage: Stage, rows: list[tuple[Any, ...]], context: Context) -> Reply:
@@ -184,11 +186,7 @@ class _Pooled:
 
         mark_worker(process=True)
         keep_thread_loop()
-        run = _run_overlapped_here if self.overlap else _run_here
-        return run(stage, rows, context.place)
-
-
-_POOLED, _POOLED_OVERLAP = _Pooled(False), _Pooled(True)
+        return _run_here(stage, rows, context.place, self.overlap)
 
 
 def serve(frames: Sequence[Buffer], blobs: dict[str, Sequence[Buffer]]) -> tuple[list[Buffer], bool]:

@@ -8,7 +8,7 @@ from typing import Any
 from hypernodes._calls import Wanted
 from hypernodes._failure import Failure, raise_failure
 from hypernodes._plan import Plan
-from hypernodes._program import ABORTS, IrregularRow, Program, compile_program, is_async
+from hypernodes._program import IrregularRow, Program, compile_program, is_async
 
 __all__ = ["Inline"]
 
@@ -33,7 +33,7 @@ class Inline:
             def run(values: dict[str, Any]) -> Any:
                 try:
                     return run_coroutine(call(**values))
-                except ABORTS:
+                except KeyboardInterrupt:
                     raise
                 except BaseException as error:
                     failure = self.failure(program, error)
@@ -44,7 +44,7 @@ class Inline:
         def run_plain(values: dict[str, Any]) -> Any:
             try:
                 return call(**values)
-            except ABORTS:
+            except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 failure = self.failure(program, error)
@@ -71,7 +71,7 @@ class Inline:
             else:
                 program.call(rows, results.append, **shared)
             return None
-        except ABORTS:
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
             entry = program.frame_of(error)
@@ -102,7 +102,7 @@ class Inline:
                     value = call(*row)
                     if is_async:
                         value = run_coroutine(value)
-                except ABORTS:
+                except KeyboardInterrupt:
                     raise
                 except BaseException as error:
                     value = self.failure(program, error).at(index)

@@ -12,7 +12,6 @@ from hypernodes._engine import Feed
 from hypernodes._ledger import Dispatch
 from hypernodes._pace import Pace
 from hypernodes._plan import MapStep, Plan
-from hypernodes._program import ABORTS
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Batch, Reply, Stage, Task, failed_row
 from hypernodes._threads import ThreadPool
@@ -68,6 +67,7 @@ async def overlap(
             work = _Units(blueprint, feed, limit, items, done, news, tasks, place)
         while True:
             news.clear()
+            work.check()
             work.advance()
             if done:
                 batch, done[:] = list(done), []
@@ -76,7 +76,6 @@ async def overlap(
             if work.over():
                 break
             await news.wait()
-            work.check()
         finished = True
     finally:
         for task in tasks:
@@ -93,15 +92,17 @@ async def overlap(
         raise feed.error
 
 
-async def run_rows_overlapped(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str) -> Reply:
-    """Run the stage for each row, one after another, while the nodes of a row overlap. For a pool's worker."""
+async def run_rows_overlapped(
+    stage: Stage, rows: Sequence[tuple[Any, ...]], place: str, limit: int = DEFAULT_CONCURRENCY
+) -> Reply:
+    """Run the stage for each row, one after another; up to `limit` nodes of a row overlap. For a pool's worker."""
     import time
 
     started = time.perf_counter()
     values: list[tuple[Any, ...] | None] = [None] * len(rows)
     failures = {}
     feed = Feed(rows)
-    async for batch in overlap(stage, feed, limit=DEFAULT_CONCURRENCY, nodes=True, items=False, place=place):
+    async for batch in overlap(stage, feed, limit=limit, nodes=True, items=False, place=place):
         for one in batch:
             values[one.first] = one.values[0]
             if one.failures:
@@ -117,6 +118,14 @@ def _blueprint(stage: Stage, *, fine: bool, fans: bool) -> Blueprint:
         return cut(name, plan.steps, plan.inputs, plan.outputs, fine=fine, is_fan=lambda _: fans, inner_of=inner_of)
 
     return _cut(stage.name, stage)
+
+
+def _stops(error: BaseException) -> bool:
+    """Whether this stops the task from outside; a cancellation that a node itself raises stops only its item."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt)
 
 
 class _Work:
@@ -173,10 +182,14 @@ class _Rows(_Work):
         while True:
             try:
                 append(Batch(task.index, [await call(*task.values)], {}))
-            except (*ABORTS, asyncio.CancelledError):
-                raise
             except BaseException as error:
+                if _stops(error):
+                    raise
                 append(Batch(task.index, [None], {0: failed_row(self.program, error, self.place)}))
+                if isinstance(error, GeneratorExit):
+                    # Raised by a node, or this coroutine is being closed: then it must not await again.
+                    news.set()
+                    return
             news.set()
             if len(self.done) > self.ahead or not self._draw():
                 return
@@ -211,9 +224,9 @@ class _Units(_Work):
         failures = {}
         try:
             values[0] = await program.call(*dispatch.tasks[0].values)
-        except (*ABORTS, asyncio.CancelledError):
-            raise
         except BaseException as error:
+            if _stops(error):
+                raise
             failures[0] = failed_row(program, error, self.place)
         self.scheduler.done(dispatch.id, Reply(values, failures))
 

@@ -25,7 +25,7 @@ from hypernodes._plan import MapStep, Step
 __all__ = ["ABORTS", "IrregularRow", "Program", "compile_program", "is_async", "map_rows"]
 
 ABORTS = (KeyboardInterrupt, GeneratorExit)
-"""Raised to stop the run, not by an item: never turned into a failure."""
+"""Raised to stop a coroutine, not by an item: never turned into a failure. In plain code only the first one is."""
 
 LONGEST_DISPLAY = 15
 """Pairs up to which CPython builds a dict display in one go. A longer one is updated piece by piece: for 1000 pairs
@@ -72,7 +72,8 @@ class Program:
             return Located(error.error, error.path, error.items, at)
         if entry.tb_next is not None:
             # The traceback begins in the user's function: our own frames say nothing to them.
-            error.__traceback__ = entry.tb_next
+            # By method, as a class may forbid to set attributes.
+            error.with_traceback(entry.tb_next)
         path = self.steps[at].path
         return Located(error, path, (None,) * len(path), at)
 
@@ -330,7 +331,7 @@ def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) 
             try:
                 for row in map_rows(step, values):
                     append(call(*row))
-            except ABORTS:
+            except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 raise (located(error, len(results)) or error) from None

@@ -125,7 +125,7 @@ def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> 
         for row in rows:
             try:
                 values.append(call(*row))
-            except ABORTS:
+            except KeyboardInterrupt:
                 raise
             except BaseException as error:
                 failures[len(values)] = failed_row(program, error, place)

@@ -57,7 +57,11 @@ def dumps(value: Any, buffers: list[Any] | None = None) -> bytes:
     import cloudpickle
 
     callback = None if buffers is None else buffers.append
-    pickled: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=callback)
+    try:
+        pickled: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=callback)
+    except (SystemExit, GeneratorExit) as error:
+        # Raised by a value's own code; it must end neither this program nor a worker.
+        raise pickle.PicklingError(f"{type(error).__name__}: {text_of(error)}") from error
     return pickled
 
 
@@ -124,7 +128,7 @@ def why_unsendable(stage: Stage, task: Task, reason: BaseException) -> Unsendabl
     for (name, _), value in zip(stage.inputs, task.values, strict=True):
         try:
             pickle.loads(dumps(value))
-        except Exception as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             found = culprit(value, name)
             return UnsendableError(f"the input {found} cannot be sent to another process: {text_of(error)}")
     if isinstance(reason, RowsUnreadable):
