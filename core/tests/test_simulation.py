@@ -558,8 +558,8 @@ class DeliversTwice(Scheduler):
     def done(self, dispatch_id: int, reply: Reply) -> None:
         dispatch = self.ledger.dispatched(dispatch_id)
         super().done(dispatch_id, reply)
-        if dispatch is not None and self._outcomes:
-            self._outcomes.append(self._outcomes[-1])
+        if dispatch is not None and self._batches:
+            self._batches.append(self._batches[-1])
 
 
 class BlamesTheFirstDeath(Scheduler):
