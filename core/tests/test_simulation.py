@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -456,7 +457,7 @@ class Simulation:
             self.scheduler.refused(at, self._refusal)
 
     def collect(self) -> None:
-        for outcome in self.scheduler.outcomes():
+        for outcome in itertools.chain.from_iterable(batch.outcomes() for batch in self.scheduler.batches()):
             if not 0 <= outcome.index < self.admitted:
                 raise Violation(f"an outcome for row {outcome.index}, which was never given")
             if outcome.index in self.outcomes:

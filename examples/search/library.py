@@ -7,6 +7,7 @@ import importlib
 import inspect
 import sys
 import sysconfig
+import threading
 import tokenize
 from collections.abc import Iterator
 from itertools import chain
@@ -55,13 +56,22 @@ def load(module: str) -> str | None:
     return None
 
 
+_one_at_a_time = threading.Lock()
+
+
+def _parsed(source: str) -> ast.Module:
+    """The syntax tree. CPython up to 3.12 may raise a SystemError when two threads parse at once."""
+    with _one_at_a_time:
+        return ast.parse(source)
+
+
 @node(output_name=("names", "docs"))
 def outline(module: str, source: str | None) -> tuple[list[str], list[str]]:
     """The qualified names of everything public with a docstring in one module, and the docstrings."""
     if source is None:
         pairs = _in_compiled(module)
     else:
-        known, tree = _public(module) or module, ast.parse(source)
+        known, tree = _public(module) or module, _parsed(source)
         pairs = chain(_in_source(known, tree), _handed_on(known, tree))
     docs: dict[str, str] = {}
     for name, doc in pairs:
@@ -86,7 +96,7 @@ def _handed_on(name: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
         if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
             source = load(statement.module) if statement.module.rpartition(".")[2].startswith("_") else None
             taken = own & {alias.name for alias in statement.names if alias.asname is None}
-            for inner in _definitions(ast.parse(source).body) if source is not None and taken else ():
+            for inner in _definitions(_parsed(source).body) if source is not None and taken else ():
                 if inner.name in taken:
                     yield from _in_source(f"{name}.{inner.name}", inner)
 

@@ -11,7 +11,7 @@ from hypernodes._engine import Feed
 from hypernodes._errors import PlaceError, RemoteError, WorkerLostError
 from hypernodes._ledger import Dispatch
 from hypernodes._schedule import Scheduler
-from hypernodes._task import Outcome, Reply, Stage, Task
+from hypernodes._task import Batch, Reply, Stage, Task
 from hypernodes._wire import why_unsendable
 
 __all__ = ["Port", "drive"]
@@ -33,8 +33,8 @@ class Port(Protocol):
         """Stop what is running."""
 
 
-def drive(scheduler: Scheduler, feed: Feed, port: Port, *, in_flight: int) -> Iterator[Outcome]:
-    """Run what the scheduler hands out, at most `in_flight` chunks at a time, and give its outcomes as they come.
+def drive(scheduler: Scheduler, feed: Feed, port: Port, *, in_flight: int) -> Iterator[Batch]:
+    """Run what the scheduler hands out, at most `in_flight` chunks at a time, and give what comes of it as it comes.
 
     Closing the iterator, an interrupt or an error of the place stops what is still running.
     """
@@ -61,9 +61,9 @@ def drive(scheduler: Scheduler, feed: Feed, port: Port, *, in_flight: int) -> It
                     continue
                 flying[dispatch.id] = future
                 future.add_done_callback(landed(dispatch.id))
-            outcomes = scheduler.outcomes()
-            if outcomes:
-                yield from outcomes
+            batches = scheduler.batches()
+            if batches:
+                yield from batches
                 continue
             if feed.ended and not flying and scheduler.idle:
                 break

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from hypernodes._errors import PlaceError
 from hypernodes._specs import MODES, EngineSpec
-from hypernodes._task import Outcome, Stage, Task
+from hypernodes._task import Batch, Outcome, Stage, Task
 
 __all__ = ["Engine", "Feed", "QueueFeed", "Site"]
 
@@ -38,6 +38,10 @@ class Engine(ABC):
     @abstractmethod
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
         """Run the stage for each task."""
+
+    def batches(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Batch]:
+        """The same, several outcomes at a time where an engine has them so."""
+        return map(Batch.of, self.execute(stage, tasks, site))
 
     @classmethod
     def spec(cls) -> EngineSpec:

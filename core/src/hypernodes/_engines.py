@@ -10,7 +10,7 @@ from typing import ClassVar
 from hypernodes._engine import Engine, Feed, Site
 from hypernodes._loops import is_loop_running, keeping_thread_loop
 from hypernodes._overlap import DEFAULT_CONCURRENCY, overlap
-from hypernodes._task import Outcome, Stage, run_task
+from hypernodes._task import Batch, Outcome, Stage, run_task
 
 __all__ = ["AsyncEngine", "SequentialEngine"]
 
@@ -46,8 +46,8 @@ class AsyncEngine(Engine):
     def workers(self, max_workers: int | None) -> int:
         return max_workers or DEFAULT_CONCURRENCY
 
-    def outcomes(self, stage: Stage, tasks: Feed, site: Site) -> AsyncGenerator[list[Outcome], None]:
-        """The outcomes in batches, on the running loop."""
+    def abatches(self, stage: Stage, tasks: Feed, site: Site) -> AsyncGenerator[list[Batch], None]:
+        """What comes of the tasks, on the running loop."""
         return overlap(
             stage,
             tasks,
@@ -58,9 +58,13 @@ class AsyncEngine(Engine):
         )
 
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        for batch in self.batches(stage, tasks, site):
+            yield from batch.outcomes()
+
+    def batches(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Batch]:
         assert not is_loop_running(), "the hub moves this to a thread of its own"
         with asyncio.Runner() as runner:
-            batches = self.outcomes(stage, tasks, site)
+            batches = self.abatches(stage, tasks, site)
             try:
                 while True:
                     batch = runner.run(_next(batches))
@@ -71,5 +75,5 @@ class AsyncEngine(Engine):
                 runner.run(batches.aclose())
 
 
-async def _next(batches: AsyncGenerator[list[Outcome], None]) -> list[Outcome] | None:
+async def _next(batches: AsyncGenerator[list[Batch], None]) -> list[Batch] | None:
     return await anext(batches, None)

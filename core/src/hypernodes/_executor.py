@@ -19,7 +19,7 @@ from hypernodes._overlap import DEFAULT_CONCURRENCY, run_rows_overlapped
 from hypernodes._pace import Pace
 from hypernodes._plan import MapStep, Plan
 from hypernodes._schedule import Scheduler
-from hypernodes._task import Outcome, Reply, Stage, run_rows, run_task
+from hypernodes._task import Batch, Outcome, Reply, Stage, run_rows, run_task
 from hypernodes._wire import Buffer, join, pack_rows, pack_stage, receive, receive_frames, split, unpack_reply
 from hypernodes._worker import inside_worker, mark_worker
 
@@ -73,9 +73,13 @@ class ExecutorEngine(Engine):
         return future
 
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        for batch in self.batches(stage, tasks, site):
+            yield from batch.outcomes()
+
+    def batches(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Batch]:
         place = f"{site.name}:{self.name}" if site.name else self.name
         if inside_worker():
-            return (run_task(stage, task, place) for task in tasks)
+            return (Batch.of(run_task(stage, task, place)) for task in tasks)
         workers = self.workers(site.max_workers)
         one_by_one = site.map_execution == "sequential"
         first = [] if one_by_one else tasks.take(PLENTY * workers)

@@ -35,10 +35,9 @@ class FarEngine:
         started = time.perf_counter()
         values: list[tuple[Any, ...] | None] = [None] * len(rows)
         failures = {}
-        for outcome in self.engine.execute(stage, Feed(rows), self._site()):
-            values[outcome.index] = outcome.values
-            if outcome.failure is not None:
-                failures[outcome.index] = (outcome.failure, outcome.step)
+        for batch in self.engine.batches(stage, Feed(rows), self._site()):
+            values[batch.first : batch.first + len(batch.values)] = batch.values
+            failures.update({batch.first + at: failed for at, failed in batch.failures.items()})
         return Reply(values, failures, time.perf_counter() - started)
 
     def _site(self) -> Site:

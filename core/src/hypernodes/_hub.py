@@ -31,7 +31,7 @@ from hypernodes._pace import Pace
 from hypernodes._places import OpenPlace, using
 from hypernodes._plan import Plan
 from hypernodes._schedule import Scheduler
-from hypernodes._task import Outcome, Reply, Stage, Task, run_task
+from hypernodes._task import Batch, Reply, Stage, Task, run_task
 from hypernodes._wire import join, pack_rows, pack_stage, split, unpack_reply
 from hypernodes._worker import as_here
 
@@ -69,11 +69,11 @@ class Route:
             inner_of=lambda step: self._cut(step.inner),
         )
 
-    def outcomes(self, feed: Feed) -> Generator[Outcome, None, None]:
-        """Run the rows; outcomes come in the order in which they are ready."""
+    def batches(self, feed: Feed) -> Generator[Batch, None, None]:
+        """Run the rows; what comes of them comes in the order in which it is ready."""
         if not self.plan.steps:
             for task in feed:
-                yield Outcome(task.index, tuple([task.values[slot] for _, slot in self.plan.outputs]))
+                yield Batch(task.index, [tuple([task.values[slot] for _, slot in self.plan.outputs])], {})
             if feed.error is not None:
                 raise feed.error
             return
@@ -85,9 +85,9 @@ class Route:
             with using(self.plan.places[self.single.steps[0].place]) as place:
                 yield from _execute(place, self.single, feed)
         else:
-            yield from _Lanes(self).outcomes(feed)
+            yield from _Lanes(self).batches(feed)
 
-    async def aoutcomes(self, feed: Feed) -> AsyncGenerator[list[Outcome], None]:
+    async def abatches(self, feed: Feed) -> AsyncGenerator[list[Batch], None]:
         """The same on the running loop: coroutine nodes are awaited on it where the plan's engine allows."""
         from hypernodes._bridge import batches_from_thread
 
@@ -96,7 +96,7 @@ class Route:
             if core_engine(backend) is not None:
                 with using(backend) as place:
                     if isinstance(place.engine, AsyncEngine):
-                        batches = place.engine.outcomes(self.single, feed, place.site)
+                        batches = place.engine.abatches(self.single, feed, place.site)
                     else:
                         batches = overlap(self.single, feed, limit=1, nodes=False, items=False, place=place.label)
                     try:
@@ -105,15 +105,15 @@ class Route:
                     finally:
                         await batches.aclose()
                     return
-        async for batch in batches_from_thread(lambda: self.outcomes(feed)):
+        async for batch in batches_from_thread(lambda: self.batches(feed)):
             yield batch
 
 
-def _execute(place: OpenPlace, stage: Stage, feed: Feed) -> Iterator[Outcome]:
+def _execute(place: OpenPlace, stage: Stage, feed: Feed) -> Iterator[Batch]:
     """Run a stage's tasks in a place: by its engine here, or packed and sent there."""
     spec = engine_spec_of(place.backend)
     if place.session.here or not spec.requires.isdisjoint(place.session.handles):
-        return place.engine.execute(stage, feed, place.site)
+        return place.engine.batches(stage, feed, place.site)
     scheduler = Scheduler(
         blueprint_of(stage, fine=False, fans=False),
         workers=place.session.workers,
@@ -166,8 +166,8 @@ class _Lane:
     def _run(self) -> None:
         try:
             with using(self.backend) as place:
-                for outcome in _execute(place, self.stage, self.feed):
-                    self.arrivals.put(outcome)
+                for batch in _execute(place, self.stage, self.feed):
+                    self.arrivals.put(batch)
         except BaseException as error:
             self.arrivals.put(error)
 
@@ -186,10 +186,10 @@ class _Lanes:
         self.places = route.plan.places
         self.scheduler = Scheduler(route.blueprint, workers=MOST_OPEN, pace=lambda: Pace(0.0, 1))
         self.lanes: dict[int, _Lane] = {}
-        self.arrivals: SimpleQueue[Outcome | BaseException] = SimpleQueue()
+        self.arrivals: SimpleQueue[Batch | BaseException] = SimpleQueue()
         self.inline: deque[Dispatch] = deque()
 
-    def outcomes(self, feed: Feed) -> Iterator[Outcome]:
+    def batches(self, feed: Feed) -> Iterator[Batch]:
         scheduler = self.scheduler
         finished = False
         try:
@@ -199,9 +199,9 @@ class _Lanes:
                     scheduler.admit(feed.take(min(room, 64)))
                 while (dispatch := scheduler.take()) is not None:
                     self._send(dispatch)
-                outcomes = scheduler.outcomes()
-                if outcomes:
-                    yield from outcomes
+                batches = scheduler.batches()
+                if batches:
+                    yield from batches
                     continue
                 if feed.ended and scheduler.idle:
                     break
@@ -229,53 +229,47 @@ class _Lanes:
 
     def _run_inline(self, dispatch: Dispatch) -> None:
         """What runs one after another on this machine runs in the caller's own thread."""
-        self._land(run_task(dispatch.stage, Task(dispatch.id, dispatch.tasks[0].values), "local:sequential"))
+        task = Task(dispatch.id, dispatch.tasks[0].values)
+        self._land(Batch.of(run_task(dispatch.stage, task, "local:sequential")))
 
-    def _land(self, arrival: Outcome | BaseException) -> None:
+    def _land(self, arrival: Batch | BaseException) -> None:
         if isinstance(arrival, BaseException):
             raise arrival
-        failures = {} if arrival.failure is None else {0: (arrival.failure, arrival.step)}
-        self.scheduler.done(arrival.index, Reply([arrival.values], failures))
+        for at, values in enumerate(arrival.values):
+            failed = arrival.failures.get(at)
+            self.scheduler.done(arrival.first + at, Reply([values], {0: failed} if failed else {}))
 
 
 class Turns:
-    """Puts outcomes into the order of their rows, and tells the feed how many wait for an earlier one."""
+    """Puts batches into the order of their rows, and tells the feed how many rows wait for an earlier one."""
 
     def __init__(self, feed: Feed, *, stop_at_failure: bool = False) -> None:
         self.feed, self.stop_at_failure = feed, stop_at_failure
-        self._waiting: dict[int, Outcome] = {}
+        self._waiting: dict[int, Batch] = {}
         self._turn = 0
 
-    def passes(self, outcome: Outcome) -> bool:
-        """Whether an outcome's turn is now and that of no waiting one comes with it; then it has been counted.
-
-        The common case, in 0.1 us; `ready` takes 0.5 us.
-        """
-        turn = self._turn
-        if outcome.index != turn or outcome.failure is not None or turn + 1 in self._waiting:
-            return False
-        self._turn = turn + 1
-        return True
-
-    def ready(self, outcome: Outcome) -> Iterator[Outcome]:
-        """The outcomes whose turn has come with this one."""
-        waiting = self._waiting
-        waiting[outcome.index] = outcome
-        if outcome.failure is not None and self.stop_at_failure:
+    def ready(self, batch: Batch) -> list[Batch]:
+        """The batches whose turn has come with this one."""
+        if batch.failures and self.stop_at_failure:
             # Whatever comes later will not be asked for; what came earlier is still awaited.
             self.feed.stop()
+        waiting = self._waiting
+        if batch.first != self._turn:
+            waiting[batch.first] = batch
+            self.feed.held += len(batch.values)
+            return []
+        found = [batch]
+        self._turn += len(batch.values)
         while self._turn in waiting:
-            self.feed.held = len(waiting) - 1
-            yield waiting.pop(self._turn)
-            self._turn += 1
-        self.feed.held = len(waiting)
+            batch = waiting.pop(self._turn)
+            self.feed.held -= len(batch.values)
+            self._turn += len(batch.values)
+            found.append(batch)
+        return found
 
 
-def in_order(outcomes: Iterator[Outcome], feed: Feed, *, stop_at_failure: bool = False) -> Iterator[Outcome]:
-    """Outcomes in the order of their rows."""
+def in_order(batches: Iterator[Batch], feed: Feed, *, stop_at_failure: bool = False) -> Iterator[Batch]:
+    """Batches in the order of their rows."""
     turns = Turns(feed, stop_at_failure=stop_at_failure)
-    for outcome in outcomes:
-        if turns.passes(outcome):
-            yield outcome
-        else:
-            yield from turns.ready(outcome)
+    for batch in batches:
+        yield from turns.ready(batch)

@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, 
 from contextlib import aclosing
 from typing import Any
 
-from hypernodes._calls import Columns, Wanted, not_a_row, row_runs
+from hypernodes._calls import Columns, ReadyRows, Wanted, not_a_row, row_runs
 from hypernodes._engine import Feed
 from hypernodes._errors import GraphError, quoted
 from hypernodes._failure import Failure, failure_of, raise_failure
 from hypernodes._prepared import Prepared
 from hypernodes._program import columns_of
+from hypernodes._task import Batch
 
 __all__ = ["MapCall"]
 
@@ -53,8 +54,11 @@ class MapCall:
                 return results if self.wanted.bare else dict(zip(names, columns_of(results, len(names)), strict=True))
         elif not self.keeps_failures and self._collect_inline(results):
             return results
-        for result in self._results(ordered=True, base=len(results)):
-            results.append(self.settled(result))
+        for found in self._results(ordered=True, base=len(results)):
+            if not self.keeps_failures and Failure in map(type, found):
+                for result in found:
+                    self.settled(result)
+            results += found
         return self.shaped(results)
 
     def _collect_inline(self, results: list[Any]) -> bool:
@@ -68,7 +72,8 @@ class MapCall:
             keys = tuple(row)
             prepared = self._prepare_row(len(results), keys)
             if prepared.inline is None:
-                self.items = _chain(row, rows)
+                if results or not isinstance(self.items, list | tuple):
+                    self.items = _chain(row, rows)
                 return False
             shared = {name: value for name, value in self.shared.items() if name not in row}
             done = len(results)
@@ -98,34 +103,36 @@ class MapCall:
         }
 
     def stream(self, ordered: bool) -> Generator[Any, None, None]:
-        for result in self._results(ordered, 0):
-            yield self.settled(result)
+        for results in self._results(ordered, 0):
+            for result in results:
+                yield self.settled(result)
 
-    def _results(self, ordered: bool, base: int) -> Iterator[Any]:
-        """The shaped result or the `Failure` of each row; `base` rows of this map came before."""
+    def _results(self, ordered: bool, base: int) -> Generator[list[Any], None, None]:
+        """The shaped result or the `Failure` of each row, several at a time; `base` rows of this map came before."""
         for prepared, rows in self._runs():
             count = 0
-            for count, result in enumerate(self._run(prepared, rows, ordered, base), 1):  # noqa: B007
-                yield result
+            for results in self._run(prepared, rows, ordered, base):
+                count += len(results)
+                yield results
             base += count
 
     def _run(
         self, prepared: Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool, base: int
-    ) -> Generator[Any, None, None]:
-        """The results of rows that share one plan; `base` is how many items came before them."""
+    ) -> Generator[list[Any], None, None]:
+        """The results of rows that share one plan, several at a time; `base` is how many items came before them."""
         if prepared.inline is not None:
             for result in prepared.inline.each(rows):
-                yield _moved(result, base) if isinstance(result, Failure) else result
+                yield [_moved(result, base) if isinstance(result, Failure) else result]
             return
         from hypernodes._hub import in_order
 
         feed = Feed(rows)
-        outcomes = prepared.outcomes(feed)
+        batches = prepared.batches(feed)
         try:
-            for outcome in in_order(outcomes, feed, stop_at_failure=not self.keeps_failures) if ordered else outcomes:
-                yield self._result(outcome, prepared, base)
+            for batch in in_order(batches, feed, stop_at_failure=not self.keeps_failures) if ordered else batches:
+                yield self._shaped(batch, base)
         finally:
-            outcomes.close()
+            batches.close()
 
     async def astream(self, ordered: bool) -> AsyncGenerator[Any, None]:
         async with aclosing(self.aresults(ordered)) as results:
@@ -144,16 +151,14 @@ class MapCall:
         for prepared, rows in self._runs():
             feed = Feed(rows)
             turns = Turns(feed, stop_at_failure=not self.keeps_failures)
-            batches = prepared.route.aoutcomes(feed)
             count = 0
-            try:
-                async for batch in batches:
-                    for outcome in batch:
-                        for ready in turns.ready(outcome) if ordered else (outcome,):
-                            count += 1
-                            yield self._result(ready, prepared, base)
-            finally:
-                await batches.aclose()
+            async with aclosing(prepared.route.abatches(feed)) as found:
+                async for batches in found:
+                    for batch in batches:
+                        for ready in turns.ready(batch) if ordered else (batch,):
+                            count += len(ready.values)
+                            for result in self._shaped(ready, base):
+                                yield result
             base += count
 
     async def _aresults_of_async(self, items: AsyncIterable[Any], ordered: bool) -> AsyncGenerator[Any, None]:
@@ -168,15 +173,15 @@ class MapCall:
         shared = self.shared
         feed = rows.start(lambda row: prepared.row({**shared, **row}))
         turns = Turns(feed, stop_at_failure=not self.keeps_failures)
-        batches = prepared.route.aoutcomes(feed)
         try:
-            async for batch in batches:
-                for outcome in batch:
-                    for ready in turns.ready(outcome) if ordered else (outcome,):
-                        rows.delivered()
-                        yield self._result(ready, prepared, 0)
+            async with aclosing(prepared.route.abatches(feed)) as found:
+                async for batches in found:
+                    for batch in batches:
+                        for ready in turns.ready(batch) if ordered else (batch,):
+                            for result in self._shaped(ready, 0):
+                                rows.delivered()
+                                yield result
         finally:
-            await batches.aclose()
             await rows.close()
 
     def _runs(self) -> Iterator[tuple[Prepared, Iterator[tuple[Any, ...]]]]:
@@ -191,16 +196,30 @@ class MapCall:
             )
             return
         assert isinstance(self.items, Iterable)
-        for start, keys, rows in row_runs(self.name, self.items):
-            prepared = self._prepare_row(start, keys)
-            shared = self.shared
+        shared, items = self.shared, self.items
+        start = 0
+        if isinstance(items, list | tuple) and items and not shared:
+            # Rows that lie ready are read in blocks: 0.1 us each instead of 1 us.
+            keys = tuple(items[0])
+            prepared = self._prepare_row(0, keys)
+            ready = ReadyRows(items, len(keys), prepared.names)
+            yield prepared, itertools.chain.from_iterable(ready)
+            start, items = ready.read, items[ready.read :]
+        for at, keys, rows in row_runs(self.name, items, start):
+            prepared = self._prepare_row(at, keys)
             row_of = prepared.row
             yield prepared, (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)
 
-    def _result(self, outcome: Any, prepared: Prepared, base: int) -> Any:
-        if outcome.failure is not None:
-            return _moved(outcome.failure.at(outcome.index), base)
-        return prepared.wanted.shape(outcome.values)
+    def _shaped(self, batch: Batch, base: int) -> list[Any]:
+        """The results of a batch, each in the form that was asked for or a `Failure`."""
+        if not batch.failures:
+            return self.wanted.shape_all(batch.values)
+        return [
+            self.wanted.shape(outcome.values or ())
+            if outcome.failure is None
+            else outcome.failure.at(base + outcome.index)
+            for outcome in batch.outcomes()
+        ]
 
     def settled(self, result: Any) -> Any:
         if isinstance(result, Failure) and not self.keeps_failures:

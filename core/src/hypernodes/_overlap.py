@@ -13,7 +13,7 @@ from hypernodes._ledger import Dispatch
 from hypernodes._pace import Pace
 from hypernodes._plan import MapStep, Plan
 from hypernodes._schedule import Scheduler
-from hypernodes._task import Outcome, Reply, Stage, Task, failed_row
+from hypernodes._task import Batch, Reply, Stage, Task, failed_row
 from hypernodes._threads import ThreadPool
 
 __all__ = ["DEFAULT_CONCURRENCY", "in_thread", "overlap", "run_rows_overlapped"]
@@ -45,14 +45,14 @@ def _outcome(
 
 async def overlap(
     stage: Stage, feed: Feed, *, limit: int, nodes: bool, items: bool, place: str
-) -> AsyncGenerator[list[Outcome], None]:
-    """Run the stage for each task of the feed on the running loop; outcomes come in batches as they are ready.
+) -> AsyncGenerator[list[Batch], None]:
+    """Run the stage for each task of the feed on the running loop; batches come as they are ready.
 
     `limit` bounds what runs at once. `nodes` lets the nodes of one item overlap, `items` the items.
     """
     pool = ThreadPool(limit, "hypernodes-async")
     token = _pool.set(pool)
-    done: list[Outcome] = []
+    done: list[Batch] = []
     news = asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
@@ -103,10 +103,10 @@ async def run_rows_overlapped(
     failures = {}
     feed = Feed(rows)
     async for batch in overlap(stage, feed, limit=limit, nodes=True, items=False, place=place):
-        for outcome in batch:
-            values[outcome.index] = outcome.values
-            if outcome.failure is not None:
-                failures[outcome.index] = (outcome.failure, outcome.step)
+        for one in batch:
+            values[one.first] = one.values[0]
+            if one.failures:
+                failures[one.first] = one.failures[0]
     return Reply(values, failures, time.perf_counter() - started)
 
 
@@ -131,7 +131,7 @@ def _stops(error: BaseException) -> bool:
 class _Work:
     """What both ways of working share: the tasks that run, and an error that stops everything."""
 
-    def __init__(self, done: list[Outcome], news: asyncio.Event, tasks: set[asyncio.Task[None]], place: str) -> None:
+    def __init__(self, done: list[Batch], news: asyncio.Event, tasks: set[asyncio.Task[None]], place: str) -> None:
         self.done, self.news, self.tasks, self.place = done, news, tasks, place
         self.stopped_by: BaseException | None = None
 
@@ -181,11 +181,11 @@ class _Rows(_Work):
         call, append, news = self.program.call, self.done.append, self.news
         while True:
             try:
-                append(Outcome(task.index, await call(*task.values)))
+                append(Batch(task.index, [await call(*task.values)], {}))
             except BaseException as error:
                 if _stops(error):
                     raise
-                append(Outcome(task.index, None, *failed_row(self.program, error, self.place)))
+                append(Batch(task.index, [None], {0: failed_row(self.program, error, self.place)}))
                 if isinstance(error, GeneratorExit):
                     # Raised by a node, or this coroutine is being closed: then it must not await again.
                     news.set()
@@ -211,16 +211,12 @@ class _Units(_Work):
 
     def advance(self) -> None:
         scheduler = self.scheduler
-        while True:
-            room = min(scheduler.room(), scheduler.ahead() - self.feed.held)
-            if room > 0 and not self.feed.ended:
-                scheduler.admit(self.feed.take(room))
-            while len(self.tasks) < self.limit and (dispatch := scheduler.take()) is not None:
-                self.spawn(self._run(dispatch))
-            outcomes = scheduler.outcomes()
-            self.done += outcomes
-            if not outcomes or self.done:
-                return
+        room = min(scheduler.room(), scheduler.ahead() - self.feed.held)
+        if room > 0 and not self.feed.ended:
+            scheduler.admit(self.feed.take(room))
+        while len(self.tasks) < self.limit and (dispatch := scheduler.take()) is not None:
+            self.spawn(self._run(dispatch))
+        self.done += scheduler.batches()
 
     async def _run(self, dispatch: Dispatch) -> None:
         program = dispatch.stage.program("threads", in_thread)

@@ -11,7 +11,6 @@ from hypernodes._backend import Backend
 from hypernodes._calls import Columns, Wanted, check_items, merged, wanted
 from hypernodes._engine import Feed
 from hypernodes._errors import GraphError, NodeDefinitionError, did_you_mean
-from hypernodes._failure import raise_failure
 from hypernodes._graph import Graph
 from hypernodes._local import LocalBackend
 from hypernodes._map_call import MapCall
@@ -188,11 +187,9 @@ class Pipeline:
         values = merged(self._name, inputs, kwargs)
         prepared = self._prepare(tuple(values), wanted(self._graph, output_name, output_nodes))
         feed = Feed([prepared.row(values)])
-        async for batch in prepared.route.aoutcomes(feed):
-            for outcome in batch:
-                if outcome.failure is not None:
-                    raise_failure(outcome.failure)
-                return prepared.wanted.shape(outcome.values or ())
+        async with aclosing(prepared.route.abatches(feed)) as batches:
+            async for found in batches:
+                return prepared.only(found[0])
         raise feed.error or AssertionError("a run of one item gave no outcome")
 
     # -- many items

@@ -12,7 +12,7 @@ from hypernodes._failure import raise_failure
 from hypernodes._inline import Inline
 from hypernodes._local import core_engine
 from hypernodes._plan import Plan
-from hypernodes._task import Outcome
+from hypernodes._task import Batch
 
 if TYPE_CHECKING:
     from hypernodes._hub import Route
@@ -47,18 +47,22 @@ class Prepared:
 
     def run(self, values: dict[str, Any]) -> Any:
         """Run once through the hub."""
-        for outcome in self.outcomes(Feed([self.row(values)])):
-            if outcome.failure is not None:
-                raise_failure(outcome.failure)
-            return self.wanted.shape(outcome.values or ())
+        for batch in self.batches(Feed([self.row(values)])):
+            return self.only(batch)
         raise AssertionError("a run of one item gave no outcome")
 
-    def outcomes(self, feed: Feed) -> Generator[Outcome, None, None]:
-        """The rows' outcomes as they are ready; in a thread of their own where an event loop is running here."""
+    def only(self, batch: Batch) -> Any:
+        """The result of a run, which is a batch of one row; raises its failure."""
+        if batch.failures:
+            raise_failure(batch.failures[0][0])
+        return self.wanted.shape(batch.values[0] or ())
+
+    def batches(self, feed: Feed) -> Generator[Batch, None, None]:
+        """What comes of the rows as it is ready; in a thread of their own where an event loop is running here."""
         from hypernodes._loops import is_loop_running
 
         if is_loop_running():
             from hypernodes._bridge import from_thread
 
-            return from_thread(lambda: self.route.outcomes(feed))
-        return self.route.outcomes(feed)
+            return from_thread(lambda: self.route.batches(feed))
+        return self.route.batches(feed)

@@ -14,8 +14,6 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
-from itertools import repeat
 from typing import Any
 
 from hypernodes._blueprint import Blueprint, Unit
@@ -25,11 +23,9 @@ from hypernodes._ledger import Dispatch, Ledger
 from hypernodes._pace import Pace
 from hypernodes._plan import MapStep
 from hypernodes._program import columns_of, map_rows, with_index
-from hypernodes._task import Outcome, Reply, Stage, Task
+from hypernodes._task import Batch, Reply, Stage, Task
 
 __all__ = ["Scheduler", "common_path"]
-
-_as_outcome = partial(tuple.__new__, Outcome)
 
 
 def common_path(stage: Stage) -> tuple[str, ...]:
@@ -101,7 +97,7 @@ class Scheduler:
         self._owners: dict[int, tuple[_Fan, int] | tuple[_Frame, Unit]] = {}
         self._fans: deque[_Fan] = deque()
         self._serial = 0
-        self._outcomes: list[Outcome] = []
+        self._batches: list[Batch] = []
         self._stopped_at: int | None = None
         self._open = 0
         flat = self._flat is not None
@@ -117,7 +113,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether nothing waits, nothing is out and every outcome has been collected."""
-        return self._open == 0 and not self._outcomes
+        return self._open == 0 and not self._batches
 
     def room(self) -> int:
         """How many more rows it would take now: enough to keep the workers busy, not more."""
@@ -155,9 +151,9 @@ class Scheduler:
             dispatch = self.ledger.take()
         return dispatch
 
-    def outcomes(self) -> list[Outcome]:
+    def batches(self) -> list[Batch]:
         """The rows that came to an end since the last call, in the order in which they did."""
-        done, self._outcomes = self._outcomes, []
+        done, self._batches = self._batches, []
         return done
 
     def stop(self, after: int) -> None:
@@ -175,18 +171,8 @@ class Scheduler:
         if dispatch is None:
             return
         if self._flat is not None:
-            failures = reply.failures
-            append = self._outcomes.append
-            count = len(dispatch.tasks)
-            self._open -= count
-            if not failures:
-                # Made in C: 0.1 us each instead of 0.4 us in the loop below.
-                indices = [task.index for task in dispatch.tasks]
-                fields = zip(indices, reply.values, repeat(None, count), repeat(0, count), strict=True)
-                self._outcomes += map(_as_outcome, fields)
-                return
-            for at, (task, values) in enumerate(zip(dispatch.tasks, reply.values, strict=True)):
-                append(Outcome(task.index, values) if at not in failures else Outcome(task.index, None, *failures[at]))
+            self._open -= len(dispatch.tasks)
+            self._batches.append(Batch(dispatch.tasks[0].index, reply.values, reply.failures))
             return
         for at, (task, values) in enumerate(zip(dispatch.tasks, reply.values, strict=True)):
             failed = reply.failures.get(at)
@@ -222,7 +208,7 @@ class Scheduler:
         failure = describe(error, path, (None,) * len(path), self.place)
         if self._flat is not None:
             self._open -= 1
-            self._outcomes.append(Outcome(task.index, None, failure))
+            self._batches.append(Batch(task.index, [None], {0: (failure, 0)}))
         else:
             self._settle(task, None, (failure, stage.indices[0]))
 
@@ -351,7 +337,7 @@ class Scheduler:
         if fan is self._root:
             self._open -= 1
             if values is not None or failed:
-                self._outcomes.append(Outcome(index, values) if not failed else Outcome(index, None, *failed))
+                self._batches.append(Batch(index, [values], {0: failed} if failed else {}))
             return
         if failed:
             if fan.failed is None or index < fan.failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from hypernodes._failure import Failure
@@ -11,7 +11,7 @@ from hypernodes._guard import guarded
 from hypernodes._plan import MapStep, Step
 from hypernodes._program import ABORTS, Program, compile_program, is_async, unpack
 
-__all__ = ["Outcome", "Reply", "Stage", "Task", "failed_row", "run_rows", "run_step", "run_task"]
+__all__ = ["Batch", "Outcome", "Reply", "Stage", "Task", "failed_row", "run_rows", "run_step", "run_task"]
 
 
 class Task(NamedTuple):
@@ -42,6 +42,29 @@ class Reply(NamedTuple):
     values: list[tuple[Any, ...] | None]
     failures: dict[int, tuple[Failure, int]]
     seconds: float = 0.0
+
+
+class Batch(NamedTuple):
+    """What came of consecutive tasks, of which the first has the index `first`: as in a `Reply`.
+
+    Many small outcomes travel from the workers to the caller as they came, without being taken apart on the way.
+    """
+
+    first: int
+    values: list[tuple[Any, ...] | None]
+    failures: dict[int, tuple[Failure, int]]
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Batch:
+        """A batch of one."""
+        failed = {} if outcome.failure is None else {0: (outcome.failure, outcome.step)}
+        return cls(outcome.index, [outcome.values], failed)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """One by one."""
+        for index, values in enumerate(self.values, self.first):
+            failed = self.failures.get(index - self.first)
+            yield Outcome(index, values) if failed is None else Outcome(index, None, *failed)
 
 
 class Stage:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hypernodes._executor import ExecutorEngine, serve
     from hypernodes._failure import Failure
     from hypernodes._pace import Pace
-    from hypernodes._task import Outcome, Reply, Stage, Task, run_rows, run_step, run_task
+    from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_step, run_task
     from hypernodes._threads import ThreadPool
     from hypernodes._wire import receive
     from hypernodes._worker import inside_worker
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "BackendSpec",
+    "Batch",
     "Context",
     "Engine",
     "EngineSpec",
@@ -67,7 +68,7 @@ _HOMES = {
     "_executor": ("ExecutorEngine", "serve"),
     "_failure": ("Failure",),
     "_pace": ("Pace",),
-    "_task": ("Outcome", "Reply", "Stage", "Task", "run_rows", "run_step", "run_task"),
+    "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_step", "run_task"),
     "_threads": ("ThreadPool",),
     "_wire": ("receive",),
     "_worker": ("inside_worker",),
