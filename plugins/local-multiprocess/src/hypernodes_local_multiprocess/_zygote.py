@@ -93,7 +93,10 @@ class _Zygote:
 
     def _receive(self) -> bool:
         space = socket.CMSG_SPACE(8 * array.array("i").itemsize)
-        data, ancillary, _, _ = self._control.recvmsg(_CHUNK, space)
+        try:
+            data, ancillary, _, _ = self._control.recvmsg(_CHUNK, space)
+        except ConnectionError:  # the pool's process died with something of ours unread
+            return False
         for _, _, payload in ancillary:
             fds = array.array("i")
             fds.frombytes(payload)
