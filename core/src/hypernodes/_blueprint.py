@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 
-from hypernodes._plan import MapStep, Step
+from hypernodes._plan import MapStep, Plan, Step
 from hypernodes._task import Stage
 
-__all__ = ["Blueprint", "Unit", "cut", "group"]
+__all__ = ["Blueprint", "Unit", "blueprint_of", "cut", "group"]
 
 
 class Unit:
@@ -151,3 +151,18 @@ def _border(
         if slot in asked or any(reader not in chosen for reader in read_by.get(slot, ()))
     ]
     return reads, leaving
+
+
+def blueprint_of(stage: Stage, *, fine: bool, fans: bool) -> Blueprint:
+    """A stage cut for one way of scheduling; cut once for each way."""
+
+    def inner_of(step: MapStep) -> Blueprint:
+        return cut_plan(step.path[-1], step.inner)
+
+    def cut_plan(name: str, plan: Plan | Stage) -> Blueprint:
+        return cut(name, plan.steps, plan.inputs, plan.outputs, fine=fine, is_fan=lambda _: fans, inner_of=inner_of)
+
+    found: Blueprint | None = stage.blueprints.get((fine, fans))
+    if found is None:
+        found = stage.blueprints[fine, fans] = cut_plan(stage.name, stage)
+    return found

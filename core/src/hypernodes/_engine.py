@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from hypernodes._errors import PlaceError
 from hypernodes._specs import MODES, EngineSpec
-from hypernodes._task import Batch, Outcome, Stage, Task
+from hypernodes._task import Batch, Outcome, Stage, Task, run_task
 
-__all__ = ["Engine", "Feed", "QueueFeed", "Site"]
+__all__ = ["Engine", "Feed", "QueueFeed", "Site", "run_in_line"]
 
 
 class Engine(ABC):
@@ -215,3 +215,11 @@ class Site:
                 first = first or error
         if first is not None:
             raise first
+
+
+def run_in_line(stage: Stage, tasks: Feed, place: str) -> Iterator[Batch]:
+    """One task after another in this thread."""
+    for task in tasks:
+        yield Batch.of(run_task(stage, task, place))
+    if tasks.error is not None:
+        raise tasks.error

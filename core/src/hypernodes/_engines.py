@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hypernodes._engine import Engine, Feed, Site
+from hypernodes._engine import Engine, Feed, Site, run_in_line
 from hypernodes._loops import is_loop_running, keeping_thread_loop
 from hypernodes._overlap import DEFAULT_CONCURRENCY, overlap
-from hypernodes._task import Batch, Outcome, Stage, run_task
+from hypernodes._task import Batch, Outcome, Stage
 
 __all__ = ["AsyncEngine", "SequentialEngine"]
 
@@ -29,10 +29,8 @@ class SequentialEngine(Engine):
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
         place = f"{site.name}:{self.name}" if site.name else self.name
         with keeping_thread_loop(stage.is_async):
-            for task in tasks:
-                yield run_task(stage, task, place)
-        if tasks.error is not None:
-            raise tasks.error
+            for batch in run_in_line(stage, tasks, place):
+                yield from batch.outcomes()
 
 
 @dataclass(frozen=True)

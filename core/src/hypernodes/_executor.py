@@ -9,21 +9,20 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, ClassVar
 
-from hypernodes._blueprint import Blueprint, cut
+from hypernodes._blueprint import blueprint_of
 from hypernodes._context import Context
 from hypernodes._drive import drive
-from hypernodes._engine import Engine, Feed, Site
+from hypernodes._engine import Engine, Feed, Site, run_in_line
 from hypernodes._ledger import Dispatch
 from hypernodes._loops import run_coroutine
 from hypernodes._overlap import DEFAULT_CONCURRENCY, run_rows_overlapped
 from hypernodes._pace import Pace
-from hypernodes._plan import MapStep, Plan
 from hypernodes._schedule import Scheduler
-from hypernodes._task import Batch, Outcome, Reply, Stage, run_rows, run_task
+from hypernodes._task import Batch, Outcome, Reply, Stage, run_rows
 from hypernodes._wire import Buffer, join, pack_rows, pack_stage, receive, receive_frames, split, unpack_reply
-from hypernodes._worker import inside_worker, mark_worker
+from hypernodes._worker import as_worker, inside_worker, mark_worker
 
-__all__ = ["ExecutorEngine", "blueprint_of"]
+__all__ = ["ExecutorEngine"]
 
 PLENTY = 4
 """Items a worker from which on whole items keep the workers busy, and cutting them up only costs."""
@@ -79,7 +78,7 @@ class ExecutorEngine(Engine):
     def batches(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Batch]:
         place = f"{site.name}:{self.name}" if site.name else self.name
         if inside_worker():
-            return (Batch.of(run_task(stage, task, place)) for task in tasks)
+            return run_in_line(stage, tasks, place)
         workers = self.workers(site.max_workers)
         one_by_one = site.map_execution == "sequential"
         first = [] if one_by_one else tasks.take(PLENTY * workers)
@@ -105,18 +104,6 @@ class ExecutorEngine(Engine):
             overlap = DEFAULT_CONCURRENCY if site.max_workers is None else max(1, workers // at_once)
         port = _ExecutorPort(self, site, workers, Context(pipeline=stage.name, place=place), overlap)
         return drive(scheduler, tasks, port, in_flight=workers * (1 + self.queued_per_worker))
-
-
-def blueprint_of(stage: Stage, *, fine: bool, fans: bool) -> Blueprint:
-    """A stage cut for one way of scheduling."""
-
-    def inner_of(step: MapStep) -> Blueprint:
-        return _cut(step.path[-1], step.inner)
-
-    def _cut(name: str, plan: Plan | Stage) -> Blueprint:
-        return cut(name, plan.steps, plan.inputs, plan.outputs, fine=fine, is_fan=lambda _: fans, inner_of=inner_of)
-
-    return _cut(stage.name, stage)
 
 
 class _ExecutorPort:
@@ -171,8 +158,10 @@ class _ExecutorPort:
 
 def _run_here(stage: Stage, rows: list[tuple[Any, ...]], place: str, overlap: int) -> Reply:
     """Run rows in this worker, one after another; of each row up to `overlap` nodes at once, where that is not 0."""
-    mark_worker()
-    return run_coroutine(run_rows_overlapped(stage, rows, place, overlap)) if overlap else run_rows(stage, rows, place)
+    with as_worker():
+        if overlap:
+            return run_coroutine(run_rows_overlapped(stage, rows, place, overlap))
+        return run_rows(stage, rows, place)
 
 
 class _Pooled:

@@ -17,12 +17,11 @@ from typing import Any
 
 from hypernodes import _observers
 from hypernodes._backend import engine_spec_of
-from hypernodes._blueprint import Blueprint, cut
+from hypernodes._blueprint import Blueprint, blueprint_of, cut
 from hypernodes._context import Context
 from hypernodes._drive import drive
 from hypernodes._engine import Feed, QueueFeed
 from hypernodes._engines import AsyncEngine
-from hypernodes._executor import blueprint_of
 from hypernodes._far import FarEngine
 from hypernodes._ledger import Dispatch
 from hypernodes._local import core_engine

@@ -7,11 +7,10 @@ import contextvars
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any
 
-from hypernodes._blueprint import Blueprint, cut
+from hypernodes._blueprint import Blueprint, blueprint_of
 from hypernodes._engine import Feed
 from hypernodes._ledger import Dispatch
 from hypernodes._pace import Pace
-from hypernodes._plan import MapStep, Plan
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Batch, Reply, Stage, Task, failed_row
 from hypernodes._threads import ThreadPool
@@ -59,7 +58,7 @@ async def overlap(
     feed.on_more(lambda: loop.call_soon_threadsafe(news.set))
     finished = False
     try:
-        blueprint = _blueprint(stage, fine=nodes, fans=items or nodes)
+        blueprint = blueprint_of(stage, fine=nodes, fans=items or nodes)
         work: _Work
         if blueprint.single is not None:
             work = _Rows(blueprint.single, feed, limit if items else 1, done, news, tasks, place)
@@ -108,16 +107,6 @@ async def run_rows_overlapped(
             if one.failures:
                 failures[one.first] = one.failures[0]
     return Reply(values, failures, time.perf_counter() - started)
-
-
-def _blueprint(stage: Stage, *, fine: bool, fans: bool) -> Blueprint:
-    def inner_of(step: MapStep) -> Blueprint:
-        return _cut(step.path[-1], step.inner)
-
-    def _cut(name: str, plan: Plan | Stage) -> Blueprint:
-        return cut(name, plan.steps, plan.inputs, plan.outputs, fine=fine, is_fan=lambda _: fans, inner_of=inner_of)
-
-    return _cut(stage.name, stage)
 
 
 def _stops(error: BaseException) -> bool:

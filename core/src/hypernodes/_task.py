@@ -71,9 +71,10 @@ class Stage:
     """Steps that run in one place without leaving it, with the values that enter and leave.
 
     `inputs` and `outputs` are (name, slot) pairs. `indices` are the positions of the steps in the plan they are from.
+    What is made of a stage - programs, its pickle, the cuts for scheduling - is kept with it.
     """
 
-    __slots__ = ("_programs", "indices", "inputs", "is_async", "name", "outputs", "packed", "steps")
+    __slots__ = ("_programs", "blueprints", "indices", "inputs", "is_async", "name", "outputs", "packed", "steps")
 
     def __init__(
         self,
@@ -91,6 +92,7 @@ class Stage:
         self.is_async = is_async(self.steps)
         self._programs: dict[str, Program] = {}
         self.packed: tuple[str, bytes] | None = None
+        self.blueprints: dict[Any, Any] = {}
 
     def program(self, flavour: str, in_thread: Any = None) -> Program:
         """The stage as one positional function that returns a tuple; compiled once for each flavour."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["as_here", "inside_worker", "mark_worker"]
+__all__ = ["as_here", "as_worker", "inside_worker", "mark_worker"]
 
 
 class _Worker(threading.local):
@@ -22,6 +23,16 @@ def mark_worker(*, process: bool = False) -> None:
     if process:
         _process_is_worker = True
     _worker.inside = True
+
+
+@contextmanager
+def as_worker() -> Iterator[None]:
+    """In this block, this thread is a pool's worker."""
+    before, _worker.inside = _worker.inside, True
+    try:
+        yield
+    finally:
+        _worker.inside = before
 
 
 def inside_worker() -> bool:
