@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Iterator
 from concurrent.futures import Future
+from contextlib import aclosing
 from queue import SimpleQueue
 from typing import Any
 
@@ -98,14 +99,13 @@ class Route:
                         batches = place.engine.abatches(self.single, feed, place.site)
                     else:
                         batches = overlap(self.single, feed, limit=1, nodes=False, items=False, place=place.label)
-                    try:
+                    async with aclosing(batches):
                         async for batch in batches:
                             yield batch
-                    finally:
-                        await batches.aclose()
                     return
-        async for batch in batches_from_thread(lambda: self.batches(feed)):
-            yield batch
+        async with aclosing(batches_from_thread(lambda: self.batches(feed))) as found:
+            async for batch in found:
+                yield batch
 
 
 def _execute(place: OpenPlace, stage: Stage, feed: Feed) -> Iterator[Batch]:
