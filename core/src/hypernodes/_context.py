@@ -13,11 +13,10 @@ __all__ = ["Context"]
 class Context:
     """One run, as the far side needs to know it.
 
-    `run` identifies the run, `pipeline` names it, `place` is what failures say about where they happened. `carrier`
-    holds what `inject` hooks put in, such as W3C trace headers.
+    `pipeline` names it, `place` is what failures say about where they happened. `carrier` holds what `inject` hooks put in,
+    such as W3C trace headers.
     """
 
-    run: str = ""
     pipeline: str = ""
     place: str = ""
     carrier: Mapping[str, str] = field(default_factory=dict)

@@ -65,10 +65,6 @@ class Failure:
         """The same failure, seen as item `index` of the outermost pipeline's map."""
         return replace(self, items=(index, *self.items[1:]))
 
-    def below(self, path: tuple[str, ...], items: tuple[int | None, ...]) -> Failure:
-        """The same failure with the levels above it put in front."""
-        return replace(self, path=path + self.path, items=items + self.items)
-
     def __str__(self) -> str:
         return f"{self.type_name}: {self.message} (in {self.where})"
 

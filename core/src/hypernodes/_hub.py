@@ -19,6 +19,7 @@ from typing import Any
 from hypernodes import _observers
 from hypernodes._backend import engine_spec_of
 from hypernodes._blueprint import Blueprint, blueprint_of, cut
+from hypernodes._bridge import batches_from_thread
 from hypernodes._context import Context
 from hypernodes._drive import drive
 from hypernodes._engine import Feed, QueueFeed
@@ -48,14 +49,8 @@ class Route:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.name = plan.path[0]
         self.blueprint = self._cut(plan)
         self.single = self.blueprint.single
-
-    @property
-    def stays(self) -> int | None:
-        """The index of the only place, or None where rows cross borders."""
-        return self.single.steps[0].place if self.single is not None and self.single.steps else None
 
     def _cut(self, plan: Plan) -> Blueprint:
         return cut(
@@ -89,8 +84,6 @@ class Route:
 
     async def abatches(self, feed: Feed) -> AsyncGenerator[list[Batch], None]:
         """The same on the running loop: coroutine nodes are awaited on it where the plan's engine allows."""
-        from hypernodes._bridge import batches_from_thread
-
         if self.single is not None and self.plan.steps:
             backend = self.plan.places[self.single.steps[0].place]
             if core_engine(backend) is not None:

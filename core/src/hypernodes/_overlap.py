@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any
@@ -82,11 +83,9 @@ async def overlap(
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)
         pool.shutdown(wait=finished, cancel_futures=True)
-        try:
+        # Where the generator is closed from another context, this variable was never set there.
+        with contextlib.suppress(ValueError):
             _pool.reset(token)
-        except ValueError:
-            # The generator is being closed from another context, where this variable was never set.
-            news.clear()
     if feed.error is not None:
         raise feed.error
 

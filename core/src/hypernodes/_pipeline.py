@@ -53,7 +53,7 @@ class Pipeline:
             raise NodeDefinitionError(f"a pipeline's name is a string, not {name!r}")
         if backend is not None and not isinstance(backend, Backend):
             raise NodeDefinitionError(_not_a_backend(name, backend))
-        self._name, self._backend, self._check_types = name, backend, check_types
+        self._name, self._backend = name, backend
         self._graph = Graph(name, [_as_node(name, node) for node in _listed(name, nodes)])
         if check_types:
             _check(self._graph)
