@@ -13,8 +13,8 @@ __all__ = ["Context"]
 class Context:
     """One run, as the far side needs to know it.
 
-    `pipeline` names it, `place` is what failures say about where they happened. `carrier` holds what `inject` hooks put in,
-    such as W3C trace headers.
+    `pipeline` names it, `place` is what failures say about where they happened. `carrier` holds what `inject` hooks put
+    in, such as W3C trace headers.
     """
 
     pipeline: str = ""
