@@ -18,7 +18,7 @@ SLICE = ("calendar", "datetime", "email.utils", "time")
 BACKENDS = ["local", "local:threaded", "local:multiprocess", "subprocess"]
 BEST = {"datetime.datetime.strptime", "email.utils.parsedate_tz"}
 """The first two answers; which is the first depends on the texts of this Python."""
-PARTS = ("library", "ranking", "search", "text")
+PARTS = ("corpus", "ranking", "search", "text")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_index_is_the_same_on_every_backend(
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_answer_is_the_same_on_every_backend(example: SimpleNamespace, backend: str) -> None:
     progress: list[tuple[int, int]] = []
-    modules = example.library.module_names(*SLICE)
+    modules = example.corpus.module_names(*SLICE)
 
     def answer(place: str) -> Any:
         backend = example.search.backend_of(place)
@@ -120,12 +120,12 @@ def test_mistake_in_the_arguments_gets_a_sentence(arguments: tuple[str, ...], se
 
 
 def test_no_module_of_the_corpus_is_executed(example: SimpleNamespace) -> None:
-    names = example.library.module_names()
+    names = example.corpus.module_names()
     assert len(names) > 300
     assert not {"antigravity", "this", "turtledemo", "idlelib", "test"} & {name.partition(".")[0] for name in names}
     before = set(sys.modules)
     for name in ("turtle", "ftplib", "tkinter.colorchooser"):
-        assert example.library.outline(name, example.library.load(name))[0]
+        assert example.corpus.outline(name, example.corpus.load(name))[0]
     assert set(sys.modules) - before == set()
 
 
@@ -143,9 +143,9 @@ def test_no_module_of_the_corpus_is_executed(example: SimpleNamespace) -> None:
 def test_documents_have_the_names_that_users_know(example: SimpleNamespace, name: str, module: str) -> None:
     if name.startswith("datetime.") and sys.version_info >= (3, 12):
         module = "_pydatetime"
-    names, docs = example.library.outline(module, example.library.load(module))
+    names, docs = example.corpus.outline(module, example.corpus.load(module))
     assert dict(zip(names, docs, strict=True))[name]
-    assert module in example.library.module_names()
+    assert module in example.corpus.module_names()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from library import load, module_names, outline, python_version
+from corpus import load, module_names, outline, python_version
 from ranking import Hit, make_index, rank
 from text import clean, summarize, tokenize
 
