@@ -9,8 +9,8 @@
     pipeline = Pipeline(nodes=[clean], backend=LocalBackend(engine="threaded"))
     pipeline.map([{"text": " A "}, {"text": " B "}], output_name="cleaned")
 
-Engines and backends of plugins are names of this module too (`from hypernodes import ModalBackend`): they are found by
-entry point when they are first asked for.
+Engines, backends, caches and callbacks of plugins are names of this module too (`from hypernodes import ModalBackend`):
+they are found by entry point when they are first asked for.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from hypernodes._errors import (
     VersionMismatchError,
     WorkerLostError,
 )
+from hypernodes._events import Callback, Event, Run
 from hypernodes._failure import Failure, failure_of
 from hypernodes._local import LocalBackend
 from hypernodes._node import Node, node
@@ -49,9 +50,11 @@ from hypernodes._version import __version__
 
 __all__ = [
     "CacheError",
+    "Callback",
     "CycleError",
     "DuplicateNameError",
     "DuplicateOutputError",
+    "Event",
     "Failure",
     "GraphError",
     "HypernodesError",
@@ -67,6 +70,7 @@ __all__ = [
     "PluginError",
     "PluginLoadError",
     "RemoteError",
+    "Run",
     "TypeMismatchError",
     "UnknownInputError",
     "UnknownNameError",
@@ -81,8 +85,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The engine or backend class of that name, from whichever installed plugin declares it."""
-    if not name.startswith("_") and name.endswith(("Engine", "Backend")):
+    """The engine, backend, cache or callback class of that name, from whichever installed plugin declares it."""
+    if not name.startswith("_") and name.endswith(("Engine", "Backend", "Cache", "Callback")):
         from hypernodes._registry import find_class
 
         found = find_class(name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hypernodes._specs import BackendSpec, EngineSpec
 
-__all__ = ["CORE", "CORE_BACKENDS", "CORE_ENGINES", "FIRST_PARTY", "FirstParty"]
+__all__ = ["CORE", "CORE_BACKENDS", "CORE_ENGINES", "FIRST_PARTY", "FIRST_PARTY_EXPORTS", "FirstParty"]
 
 CORE = "hypernodes-core"
 
@@ -64,3 +64,11 @@ FIRST_PARTY: Mapping[str, Mapping[str, FirstParty]] = {
     },
 }
 """What to install for a name that is absent: a hint in messages, and nothing else."""
+
+FIRST_PARTY_EXPORTS: Mapping[str, str] = {
+    "FsspecCache": "fsspec",
+    "ProgressCallback": "progress",
+    "ReportCallback": "visualize",
+    "TelemetryCallback": "telemetry",
+}
+"""The extra to install for a cache or callback that is absent."""

@@ -21,7 +21,7 @@ from hypernodes._errors import (
     did_you_mean,
     quoted,
 )
-from hypernodes._names import CORE_BACKENDS, CORE_ENGINES, FIRST_PARTY, FirstParty
+from hypernodes._names import CORE_BACKENDS, CORE_ENGINES, FIRST_PARTY, FIRST_PARTY_EXPORTS, FirstParty
 from hypernodes._specs import BackendSpec, EngineSpec
 
 __all__ = [
@@ -38,6 +38,9 @@ __all__ = [
 ]
 
 Spec = TypeVar("Spec", EngineSpec, BackendSpec)
+
+EXPORTED = ("Cache", "Callback")
+"""How the names end that plugins may export."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +154,46 @@ def find_class(class_name: str) -> type | None:
         )
     if claims:
         return load(claims[0])
+    if class_name.endswith(EXPORTED):
+        return _exported(class_name)
     for kind, names in FIRST_PARTY.items():
         for name, first_party in names.items():
             if class_name == f"{name.capitalize()}{kind.capitalize()}":
                 raise _absent(f"'{class_name}'", first_party, PluginLoadError)
     return None
+
+
+def _exported(class_name: str) -> type | None:
+    """The cache or callback of that name that a plugin exports."""
+    found: dict[str, PluginReport] = {}
+    for report, exports in installed().hooked("exports"):
+        try:
+            declared = dict(exports())
+        except Exception as error:
+            _log("%s exports nothing: its hook exports() raised", report, error)
+            continue
+        if class_name in declared:
+            found.setdefault(str(declared[class_name]), report)
+    if len(found) > 1:
+        owners = ", ".join(f"{report} ({target})" for target, report in found.items())
+        raise DuplicateNameError(f"'{class_name}' is brought by {owners}; import it from the package that you mean")
+    for target, report in found.items():
+        module, _, name = target.partition(":")
+        try:
+            exported: type = getattr(importlib.import_module(module), name)
+        except Exception as error:
+            raise PluginLoadError(f"'{class_name}' of {report} could not be loaded: {headline(error)}") from error
+        return exported
+    extra = FIRST_PARTY_EXPORTS.get(class_name)
+    if extra is not None:
+        raise PluginLoadError(f"'{class_name}' is not installed; pip install \"hypernodes[{extra}]\" brings it")
+    return None
+
+
+def _log(message: str, report: PluginReport, error: BaseException) -> None:
+    import logging
+
+    logging.getLogger("hypernodes").warning(message, report, exc_info=error)
 
 
 def installed() -> Installed:

@@ -23,6 +23,7 @@ __all__ = [
     "NAMES",
     "backends",
     "engines",
+    "exports",
     "extract",
     "hookimpl",
     "hookspec",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 PROJECT = "hypernodes"
-NAMES = ("engines", "backends", "refuse_pair", "subscribe", "inject", "extract", "open_cache")
+NAMES = ("engines", "backends", "exports", "refuse_pair", "subscribe", "inject", "extract", "open_cache")
 """Every hook; a plugin that implements another name is set aside, since that is nearly always a misspelling."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -53,6 +54,16 @@ def engines() -> Iterable[EngineSpec]:  # type: ignore[empty-body]
 @hookspec
 def backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
     """The backends that this plugin brings. Called when `engines` is; the same happens if it raises."""
+
+
+@hookspec
+def exports() -> Mapping[str, str]:  # type: ignore[empty-body]
+    """The caches and callbacks that this plugin brings, for `from hypernodes import NameOfIt`: class names ending in
+    `Cache` or `Callback`, each with its import path, such as `{"TableCache": "my_package.cache:TableCache"}`.
+
+    Called when such a name is first asked for. If it raises, or returns anything else, that is logged and the plugin
+    exports nothing.
+    """
 
 
 @hookspec(firstresult=True)
