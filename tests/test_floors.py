@@ -19,7 +19,11 @@ SOURCE = Path(__file__).resolve().parent.parent / "core" / "src" / "hypernodes"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("_errors", "_specs", "_names", "_context", "_failure", "_pace", "_version", "_worker"),
-    ("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard"),
+    (
+        *("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard"),
+        *("_digest", "_digest_kinds", "_digest_arrays", "_digest_arrow"),
+        *("_origin", "_bytecode", "_library", "_class_parts", "_code"),
+    ),
     (
         *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers"),
         *("_program", "_task", "_blueprint", "_ledger", "_loops", "_calls", "_bridge", "_diagnose"),
