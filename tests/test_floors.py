@@ -18,11 +18,15 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "core" / "src" / "hypernodes"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("_errors", "_specs", "_names", "_context", "_failure", "_pace", "_version", "_worker"),
+    (
+        *("_errors", "_specs", "_names", "_context", "_failure", "_pace", "_version", "_worker"),
+        *("_cache", "_signing", "_entry", "_files"),
+    ),
     ("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard"),
     (
         *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers"),
         *("_program", "_task", "_blueprint", "_ledger", "_loops", "_calls", "_bridge", "_diagnose"),
+        *("_pickling", "_bytes_cache", "_disk", "_memory", "_cache_address"),
     ),
     ("_engine", "_backend", "_places"),
     (
@@ -31,7 +35,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("_hub",),
     ("_pipeline", "_map_call", "_prepared", "_explain"),
-    ("__init__", "plugin", "testing", "__main__", "_cli", "_cli_list", "_cli_run", "_cli_text", "_cli_values"),
+    (
+        *("__init__", "plugin", "testing", "__main__"),
+        *("_cli", "_cli_cache", "_cli_list", "_cli_run", "_cli_text", "_cli_values"),
+    ),
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 PLAIN = 1  # up to this floor nothing but the standard library

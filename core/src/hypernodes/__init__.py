@@ -9,16 +9,18 @@
     pipeline = Pipeline(nodes=[clean], backend=LocalBackend(engine="threaded"))
     pipeline.map([{"text": " A "}, {"text": " B "}], output_name="cleaned")
 
-Engines and backends of plugins are names of this module too (`from hypernodes import ModalBackend`): they are found by
-entry point when they are first asked for.
+Engines, backends and caches of plugins are names of this module too (`from hypernodes import ModalBackend`): they are
+found by entry point when they are first asked for.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hypernodes._cache import Cache
 from hypernodes._errors import (
     CacheError,
+    CacheWarning,
     CycleError,
     DuplicateNameError,
     DuplicateOutputError,
@@ -47,9 +49,16 @@ from hypernodes._node import Node, node
 from hypernodes._pipeline import Pipeline
 from hypernodes._version import __version__
 
+if TYPE_CHECKING:
+    from hypernodes._disk import DiskCache
+    from hypernodes._memory import MemoryCache
+
 __all__ = [
+    "Cache",
     "CacheError",
+    "CacheWarning",
     "CycleError",
+    "DiskCache",
     "DuplicateNameError",
     "DuplicateOutputError",
     "Failure",
@@ -57,6 +66,7 @@ __all__ = [
     "HypernodesError",
     "IncompatibleEngineError",
     "LocalBackend",
+    "MemoryCache",
     "MissingInputError",
     "Node",
     "NodeDefinitionError",
@@ -81,8 +91,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The engine or backend class of that name, from whichever installed plugin declares it."""
-    if not name.startswith("_") and name.endswith(("Engine", "Backend")):
+    """The engine, backend or cache class of that name, core's own or from whichever installed plugin declares it."""
+    if not name.startswith("_") and name.endswith(("Engine", "Backend", "Cache")):
         from hypernodes._registry import find_class
 
         found = find_class(name)

@@ -23,6 +23,8 @@ HypernodesError
 ├── RemoteError                      stands in for an exception that could not travel
 └── CacheError
 
+CacheWarning (UserWarning) is what trouble with a cache becomes while pipelines run.
+
 Exceptions that user code raises are never wrapped: they arrive as they are, with notes.
 """
 
@@ -32,6 +34,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "CacheError",
+    "CacheWarning",
     "CycleError",
     "DuplicateNameError",
     "DuplicateOutputError",
@@ -150,7 +153,11 @@ class RemoteError(HypernodesError):
 
 
 class CacheError(HypernodesError):
-    """A cache address cannot be opened."""
+    """A cache address cannot be opened, or a cache's settings cannot be used."""
+
+
+class CacheWarning(UserWarning):
+    """A cache could not be read or written. The run goes on without it, and nothing is lost but time."""
 
 
 def quoted(names: Iterable[object]) -> str:
@@ -170,3 +177,10 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def without_secrets(url: str) -> str:
+    """The address without what may be a password: the part before an @, and everything after a question mark."""
+    import re
+
+    return re.sub(r"\?.*", "?...", re.sub(r"://[^/@]*@", "://...@", url))

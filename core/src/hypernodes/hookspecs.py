@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from hypernodes._specs import BackendSpec, EngineSpec
+    from hypernodes._cache import Cache
+    from hypernodes._specs import BackendSpec, CacheSpec, EngineSpec
 
 __all__ = [
     "NAMES",
     "backends",
+    "caches",
     "engines",
     "extract",
     "hookimpl",
@@ -33,7 +35,7 @@ __all__ = [
 ]
 
 PROJECT = "hypernodes"
-NAMES = ("engines", "backends", "refuse_pair", "subscribe", "inject", "extract", "open_cache")
+NAMES = ("engines", "backends", "caches", "refuse_pair", "subscribe", "inject", "extract", "open_cache")
 """Every hook; a plugin that implements another name is set aside, since that is nearly always a misspelling."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -53,6 +55,11 @@ def engines() -> Iterable[EngineSpec]:  # type: ignore[empty-body]
 @hookspec
 def backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
     """The backends that this plugin brings. Called when `engines` is; the same happens if it raises."""
+
+
+@hookspec
+def caches() -> Iterable[CacheSpec]:  # type: ignore[empty-body]
+    """The kinds of cache that this plugin brings. Called when `engines` is; the same happens if it raises."""
 
 
 @hookspec(firstresult=True)
@@ -93,9 +100,9 @@ def extract(carrier: Mapping[str, str]) -> AbstractContextManager[object] | None
 
 
 @hookspec(firstresult=True)
-def open_cache(url: str) -> Any | None:
+def open_cache(url: str) -> Cache | None:
     """The cache behind this address, or None if the address is not yours.
 
-    Called when a run starts, where the user called it; on the far side only for addresses that are shared. The
-    first cache wins. If it raises, the run fails with a `CacheError` that names the plugin.
+    Called when an address `scheme://...` is opened: by `cache=`, by the command line, and on the far side only for
+    caches that are shared. The first cache wins. If it raises, opening fails with a `CacheError` that names the plugin.
     """
