@@ -14,6 +14,8 @@ __all__ = ["dump", "load"]
 ASIDE = 64 * 1024
 """Buffers of fewer bytes stay in the stream: a copy is cheaper than one more part."""
 
+_LATE = {"__slotnames__", "__annotations__", "__annotations_cache__", "__annotate_func__"}
+"""What Python itself adds to a class when it is first pickled or looked at."""
 _MAINS = ("__main__", "__mp_main__")
 
 
@@ -89,4 +91,4 @@ def _in_main(name: str) -> Any:
 
 def _shape(made: type) -> list[str]:
     annotations = vars(made).get("__annotations__", {})
-    return sorted({*vars(made), *annotations} - {"__annotations__", "__annotate_func__", "__annotations_cache__"})
+    return sorted({*vars(made), *annotations} - _LATE)
