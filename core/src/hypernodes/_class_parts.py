@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-
 __all__ = ["content_of"]
 
 _BY_PYTHON = {
@@ -17,7 +16,6 @@ _BY_PYTHON = {
 }
 
 
-
 def content_of(kind: type) -> dict[str, Any]:
     """Bases, attributes, annotations and the fields of data classes: everything but the code of its methods is a value."""
     enum = sys.modules.get("enum")
@@ -25,7 +23,9 @@ def content_of(kind: type) -> dict[str, Any]:
     attributes = {
         name: held
         for name, held in sorted(vars(kind).items())
-        if not (name in _BY_PYTHON or name in members or name.startswith("__pydantic_") or (members and _is_sunder(name)))
+        if not (
+            name in _BY_PYTHON or name in members or name.startswith("__pydantic_") or (members and _is_sunder(name))
+        )
     }
     content: dict[str, Any] = {
         "bases": kind.__bases__,

@@ -26,7 +26,6 @@ from weakref import WeakKeyDictionary
 from hypernodes._bytecode import body_of
 from hypernodes._class_parts import content_of
 from hypernodes._digest import Opened, encode
-from hypernodes._errors import UnkeyableError
 from hypernodes._library import told
 from hypernodes._node import Node
 from hypernodes._origin import Origin, origin_of_module
