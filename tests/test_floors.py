@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("_task", "_blueprint", "_ledger", "_loops", "_calls", "_bridge", "_diagnose", "_pickling"),
         *("_bytes_cache", "_disk", "_memory", "_cache_address"),
     ),
-    ("_engine", "_backend", "_places"),
+    ("_memo", "_engine", "_backend", "_places"),
     (
         *("_wire", "_schedule", "_drive", "_overlap", "_threads", "_executor", "_engines", "_local", "_far"),
         *("_inline", "_arows"),
