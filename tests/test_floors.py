@@ -18,7 +18,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "core" / "src" / "hypernodes"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("_errors", "_specs", "_names", "_context", "_failure", "_pace", "_version", "_worker"),
+    ("_errors", "_specs", "_names", "_context", "_failure", "_late", "_pace", "_version", "_worker"),
     ("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard"),
     (
         *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers"),

@@ -10,6 +10,7 @@ from hypernodes._calls import Wanted, row_getter
 from hypernodes._engine import Feed
 from hypernodes._failure import raise_failure
 from hypernodes._inline import Inline
+from hypernodes._late import importing
 from hypernodes._local import core_engine
 from hypernodes._plan import Plan
 from hypernodes._task import Batch
@@ -40,7 +41,8 @@ class Prepared:
     def route(self) -> Route:
         """The road through the hub, laid when it is first taken."""
         if self._route is None:
-            from hypernodes._hub import Route
+            with importing("hypernodes._hub"):
+                from hypernodes._hub import Route
 
             self._route = Route(self.plan)
         return self._route
@@ -59,7 +61,8 @@ class Prepared:
 
     def batches(self, feed: Feed) -> Generator[Batch, None, None]:
         """What comes of the rows as it is ready; in a thread of their own where an event loop is running here."""
-        from hypernodes._loops import is_loop_running
+        with importing("hypernodes._loops"):
+            from hypernodes._loops import is_loop_running
 
         if is_loop_running():
             from hypernodes._bridge import from_thread

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from hypernodes._failure import Failure
 from hypernodes._guard import guarded
+from hypernodes._late import importing
 from hypernodes._plan import MapStep, Step
 from hypernodes._program import ABORTS, Program, compile_program, is_async, unpack
 
@@ -118,7 +119,8 @@ def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> 
     values: list[tuple[Any, ...] | None] = []
     failures: dict[int, tuple[Failure, int]] = {}
     if stage.is_async:
-        from hypernodes._loops import run_coroutine
+        with importing("hypernodes._loops"):
+            from hypernodes._loops import run_coroutine
 
         run_coroutine(_run_rows_async(stage, rows, place, values, failures))
     else:
@@ -178,7 +180,8 @@ def run_step(step: Step, arguments: dict[str, Any]) -> tuple[Any, ...]:
     node = step.node
     value = guarded(node)(**arguments)
     if node.is_async:
-        from hypernodes._loops import run_coroutine
+        with importing("hypernodes._loops"):
+            from hypernodes._loops import run_coroutine
 
         value = run_coroutine(value)
     if not node.unpacks:
