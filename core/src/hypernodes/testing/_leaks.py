@@ -138,7 +138,10 @@ def _descriptors(watch: LeakWatch) -> dict[Any, str]:
 
 
 def _shared_memory(watch: LeakWatch) -> dict[Any, str]:
-    return {name: name for name in os.listdir("/dev/shm")} if os.path.isdir("/dev/shm") else {}
+    if not os.path.isdir("/dev/shm"):
+        return {}
+    # A directory there is no segment: somebody uses the place for files.
+    return {file.name: file.name for file in os.scandir("/dev/shm") if file.is_file(follow_symlinks=False)}
 
 
 def _files(watch: LeakWatch) -> dict[Any, str]:
