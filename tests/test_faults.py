@@ -537,21 +537,21 @@ stop = threading.Event()
 """Lets those functions go that were left behind in this process."""
 
 
-@node(output_name="slept", timeout=0.3)
+@node(output_name="slept", timeout=0.5)
 def sleeper(x: int) -> int:
     if x == 2:
         stop.wait(60)
     return x
 
 
-@node(output_name="slept", timeout=0.3, name="sleeper")
+@node(output_name="slept", timeout=0.5, name="sleeper")
 def spinner(x: int) -> int:
     while x == 2 and not stop.is_set():
         pass
     return x
 
 
-@node(output_name="slept", timeout=0.3, name="sleeper")
+@node(output_name="slept", timeout=0.5, name="sleeper")
 async def waiter(x: int) -> int:
     if x == 2:
         await asyncio.sleep(60)
@@ -567,7 +567,7 @@ def test_node_that_runs_too_long_fails_alone_and_soon(backend: Backend, slow: An
         failure = found.pop(2)
         assert found == [0, 1, 3, 4, 5]
         assert isinstance(failure.error, NodeTimeoutError)
-        assert failure.message == "node 'sleeper' ran longer than its timeout of 0.3 s"
+        assert failure.message == "node 'sleeper' ran longer than its timeout of 0.5 s"
         assert (failure.path, failure.item) == (("main", "sleeper"), 2)
         with pytest.raises(TimeoutError):
             pipeline.run(x=2)
