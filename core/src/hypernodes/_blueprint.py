@@ -33,8 +33,8 @@ class Unit:
 class Blueprint:
     """Units and their dependencies. `single` is the only unit's stage, where one stage is all there is.
 
-    With `in_order` each unit waits for the one before it. With a `memo` each row finds out by itself, and perhaps more than once, which of the steps it has to run: the memo
-    gives it a blueprint of those, and there are no units here.
+    With `in_order` each unit waits for the one before it. With a `memo` each row finds out by itself, perhaps more than
+    once, which of the steps it has to run: the memo gives it a blueprint of those, and there are no units here.
     """
 
     __slots__ = ("inputs", "memo", "outputs", "single", "units")
