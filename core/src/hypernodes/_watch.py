@@ -81,6 +81,7 @@ class Watch:
         self._heard_at: dict[tuple[str, ...], tuple[int, ...]] = {}
         self._place_of: dict[tuple[str, ...], str] = {}
         self._expected: dict[tuple[str, ...], int | None] = {}
+        self._open_places: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
         self._failure: Failure | None = None
         self._complete = False
@@ -176,7 +177,10 @@ class Watch:
         with self._lock:
             root = self._root
             status = "ok" if phase == "end" else ""
-            span = self._span()
+            # The run that closes a shared place need not be the one that opened it.
+            span = (phase == "end" and self._open_places.pop(name, "")) or self._span()
+            if phase == "start":
+                self._open_places[name] = span
             event = Event(
                 "place", phase, self.id, span, root.span, root.path, root.items, time(), seconds, status, place=name
             )
