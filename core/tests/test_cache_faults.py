@@ -296,6 +296,18 @@ def test_any_call_may_fail_at_the_cost_of_one_warning(tmp_path: Path, shape: str
     assert tried > 20
 
 
+def test_a_hit_is_a_hit_when_its_use_cannot_be_noted(tmp_path: Path) -> None:
+    class ReadOnly(Files):
+        def touch(self, descriptor: int) -> None:
+            raise OSError(errno.EROFS, "read-only file system")
+
+    cache = DiskCache(tmp_path / "cache")
+    cache.save(KEY, 1, NOTE)
+    os.utime(tmp_path / "cache" / KEY[:2] / KEY, (0, 0))
+    cache.files = ReadOnly()
+    assert cache.load(KEY) == Found(1)
+
+
 def test_short_writes_and_reads_are_continued(tmp_path: Path) -> None:
     class Short(Files):
         def write(self, descriptor: int, part: bytes | memoryview) -> int:
