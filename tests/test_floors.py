@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("_inline", "_arows"),
     ),
     ("_hub", "_watch"),
-    ("_pipeline", "_map_call", "_prepared", "_explain"),
+    ("_pipeline", "_map_call", "_prepared", "_explain", "_why"),
     (
         *("__init__", "plugin", "testing", "__main__", "_cli", "_cli_list", "_cli_run", "_cli_text"),
         *("_cli_values", "_cli_cache"),

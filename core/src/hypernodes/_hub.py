@@ -117,8 +117,13 @@ class Route:
             found = self._inner[id(step.inner)] = self._cut(step.inner)
         return found
 
+    def memo_of(self, step: MapStep) -> Memo | None:
+        """The memo of a mapped pipeline whose rows are cached."""
+        blueprint = self._inner.get(id(step.inner))
+        return None if blueprint is None else blueprint.memo
+
     @contextlib.contextmanager
-    def _recalling(self) -> Iterator[None]:
+    def recalling(self) -> Iterator[None]:
         """Have the memos look at the code of the nodes for one call, and let go of its values afterwards."""
         for memo in self.memos:
             memo.begin()
@@ -141,20 +146,20 @@ class Route:
                 raise feed.error
             return
         if self.single is None and self.here is not None and core_engine(self.here) == "async":
-            with using(self.here, told) as place, self._recalling():
+            with using(self.here, told) as place, self.recalling():
                 assert isinstance(place.engine, AsyncEngine)
                 yield from on_own_loop(place.engine.on_loop(self.blueprint, feed, place.site))
         elif self.single is not None:
             with using(self.plan.places[self.single.steps[0].place], told) as place:
                 yield from _execute(place, self.single, feed)
         else:
-            with self._recalling():
+            with self.recalling():
                 yield from _Lanes(self, told).batches(feed)
 
     async def abatches(self, feed: Feed, told: Told | None = None) -> AsyncGenerator[list[Batch], None]:
         """The same on the running loop: coroutine nodes are awaited on it where the plan's engine allows."""
         if self.here is not None and self.plan.steps:
-            with using(self.here, told) as place, self._recalling():
+            with using(self.here, told) as place, self.recalling():
                 blueprint = self.blueprint
                 if isinstance(place.engine, AsyncEngine) and self.single is not None:
                     batches = place.engine.abatches(self.single, feed, place.site)

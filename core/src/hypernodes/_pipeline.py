@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from os import PathLike
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._backend import Backend
+from hypernodes._cache import Cache
+from hypernodes._cache_address import open_cache
 from hypernodes._calls import Columns, Wanted, check_items, merged, wanted
 from hypernodes._errors import GraphError, NodeDefinitionError, did_you_mean, quoted
 from hypernodes._events import Callback, Listener
@@ -19,11 +22,12 @@ from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
 from hypernodes._plan import compile_plan
 from hypernodes._prepared import Prepared
-from hypernodes._settings import INHERIT, checked_callbacks
+from hypernodes._settings import INHERIT, Inherit, checked_callbacks
 from hypernodes._types import check_types as _check
 
 if TYPE_CHECKING:
     from hypernodes._explain import Explanation
+    from hypernodes._why import Lookups
 
 __all__ = ["Pipeline"]
 
@@ -36,7 +40,10 @@ class Pipeline:
 
     `nodes` are functions made nodes by `@node` (plain functions are taken as they are), pipelines, or pipelines under
     other names (`as_node`). `name` names it in paths, messages and traces. `backend` says where and how it runs;
-    without one a nested pipeline runs where its parent does, the outermost one after another in this process.
+    without one a nested pipeline runs where its parent does, the outermost one after another in this process. `cache`
+    keeps the results of its nodes: a `Cache`, the path of a folder, an address that a plugin opens, or None for none.
+    `callbacks` hear of every run: `Callback`s and functions of an `Event`; `[]` for none. What it does not name it has
+    from the pipeline around it.
     `check_types=False` switches the comparison of annotations off.
 
     A pipeline never changes. Raises a `GraphError` that says what is wrong: two makers of one output, a cycle, types
@@ -49,7 +56,7 @@ class Pipeline:
         *,
         name: str = "pipeline",
         backend: Backend | None = None,
-        cache: Any = INHERIT,
+        cache: Cache | str | PathLike[str] | Inherit | None = INHERIT,
         callbacks: Sequence[Callback | Listener] | None = None,
         check_types: bool = True,
     ) -> None:
@@ -58,7 +65,7 @@ class Pipeline:
         if backend is not None and not isinstance(backend, Backend):
             raise NodeDefinitionError(_not_a_backend(name, backend))
         self._name, self._backend = name, backend
-        self._cache = cache
+        self._cache = _checked_cache(name, cache)
         self._callbacks = None if callbacks is None else tuple(checked_callbacks(name, callbacks))
         self._graph = Graph(name, [_as_node(name, node) for node in _listed(name, nodes)])
         if check_types:
@@ -168,6 +175,20 @@ class Pipeline:
             given = [name for name, parameter in self._graph.inputs.items() if parameter.required]
         prepared = self._prepare(tuple(given), wanted(self._graph, output_name, output_nodes))
         return explain(prepared.plan)
+
+    def why_miss(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        output_name: str | None = None,
+        output_nodes: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> Lookups:
+        """What the caches have for a call of `run` with these inputs, node by node, and for each miss which component
+        of its key differs from the nearest result of that node that is kept. Nothing runs.
+        """
+        values = merged(self._name, inputs, kwargs)
+        return self._prepare(tuple(values), wanted(self._graph, output_name, output_nodes)).look_up(values)
 
     # -- one item
 
@@ -430,6 +451,22 @@ def _as_node(name: str, node: object) -> GraphNode:
     raise NodeDefinitionError(
         f"pipeline '{name}': {node!r} among its nodes is no node; decorate a function with @node, or nest a Pipeline"
     )
+
+
+def _checked_cache(name: str, cache: object) -> Any:
+    """The cache itself, where its address needs no plugin: a folder is the one that it is now."""
+    if cache is None or cache is INHERIT or isinstance(cache, Cache):
+        return cache
+    if isinstance(cache, type) and issubclass(cache, Cache):
+        raise NodeDefinitionError(
+            f"pipeline '{name}': cache={cache.__name__} is a class; call it: {cache.__name__}(...)"
+        )
+    if not isinstance(cache, str | PathLike):
+        raise NodeDefinitionError(
+            f"pipeline '{name}': cache={cache!r} is no cache; give one, such as DiskCache('.cache'), the path of a "
+            "folder, or None to switch caching off"
+        )
+    return cache if isinstance(cache, str) and "://" in cache else open_cache(cache)
 
 
 def _not_a_backend(name: str, backend: object) -> str:
