@@ -19,7 +19,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "core" / "src" / "hypernodes"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_version", "_worker"),
-    ("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard"),
+    ("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard", "_tally", "_progress_lines", "_logging"),
     (
         *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers"),
         *("_program", "_task", "_blueprint", "_ledger", "_loops", "_calls", "_bridge", "_diagnose"),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hypernodes._executor import ExecutorEngine, serve
     from hypernodes._failure import Failure
     from hypernodes._pace import Pace
+    from hypernodes._progress_lines import LineProgress, summary
+    from hypernodes._tally import Part, Speed, Tally, counted, duration, printable
     from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_step, run_task
     from hypernodes._threads import ThreadPool
     from hypernodes._wire import receive
@@ -37,26 +39,34 @@ __all__ = [
     "Failure",
     "Feed",
     "IncompatibleEngineError",
+    "LineProgress",
     "Outcome",
     "Pace",
+    "Part",
     "PlaceError",
     "RemoteError",
     "Reply",
     "Session",
     "Site",
+    "Speed",
     "Stage",
+    "Tally",
     "Task",
     "ThreadPool",
     "UnsendableError",
     "WorkerLostError",
+    "counted",
+    "duration",
     "hookimpl",
     "inside_worker",
     "pair",
+    "printable",
     "receive",
     "run_rows",
     "run_step",
     "run_task",
     "serve",
+    "summary",
 ]
 
 # A manifest needs specs and `hookimpl` alone: the rest, with asyncio behind it, loads when an engine does.
@@ -68,6 +78,8 @@ _HOMES = {
     "_executor": ("ExecutorEngine", "serve"),
     "_failure": ("Failure",),
     "_pace": ("Pace",),
+    "_progress_lines": ("LineProgress", "summary"),
+    "_tally": ("Part", "Speed", "Tally", "counted", "duration", "printable"),
     "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_step", "run_task"),
     "_threads": ("ThreadPool",),
     "_wire": ("receive",),
