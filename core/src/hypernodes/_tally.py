@@ -65,11 +65,18 @@ class Part:
         return calls
 
     def progress(self) -> tuple[int, int | None, bool]:
-        """Items or calls done, of how many (None: not known), and whether that number may still grow."""
+        """Items or calls done, of how many (None: not known), and whether that number is certain.
+
+        Before all its maps have begun, the number of items is what those that have begun make expect.
+        """
         expected = self.expected()
-        if self.mapped:
-            return self.done, self.total, self.begun != expected
-        return self.ended, self.begun if expected is None else expected, expected is None
+        if not self.mapped:
+            return self.ended, expected, expected is not None
+        if self.begun == expected or self.parent is None:
+            return self.done, self.total, True
+        if expected is None or not self.total or not self.begun:
+            return self.done, None, False
+        return self.done, max(round(self.total / self.begun * expected), self.total), False
 
 
 class Tally:

@@ -65,7 +65,7 @@ class Above(io.TextIOBase):
         with self._lock:
             self._on = False
             if self.tail:
-                self._stream.write(self.tail)
+                self._stream.write(self.tail + "\n")  # the display is followed by a line of its own
                 self._stream.flush()
                 self.tail = ""
 
@@ -99,7 +99,7 @@ def prints_above(console: Console) -> Iterator[list[Above]]:
                 setattr(sys, name, above._stream)
 
 
-def terminal_of(stream: TextIO) -> str | None:
+def terminal_of(stream: IO[str]) -> str | None:
     """The name of the terminal that a stream leads to, or None."""
     import os
 

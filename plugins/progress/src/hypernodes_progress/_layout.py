@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
-from hypernodes_progress._picture import Row
+from hypernodes_progress._picture import Note, Row
 
 __all__ = ["ASCII", "UNICODE", "Glyphs", "Span", "laid_out"]
 
@@ -43,7 +43,17 @@ ASCII = Glyphs(
 )
 WIDEST_NAME = 36
 COLUMNS = ("count", "rate", "left", "elapsed")
-BARS = (28, 16, 8)  # the widths that are tried
+BARS = (28, 16, 8, 0)  # the widths that are tried
+GIVE_WAY = (
+    (BARS[1], "", "all"),
+    (BARS[2], "", "urgent"),
+    (BARS[2], "rate", "urgent"),
+    (BARS[2], "elapsed", "urgent"),
+    (BARS[3], "", "urgent"),
+    (BARS[3], "left", "none"),
+    (BARS[3], "count", "none"),
+)
+"""In turn: how long the bar may be, which column goes, and for which notes that is done."""
 
 
 def laid_out(rows: Sequence[Row], width: int, glyphs: Glyphs) -> list[list[Span]]:
@@ -51,30 +61,22 @@ def laid_out(rows: Sequence[Row], width: int, glyphs: Glyphs) -> list[list[Span]
     heads = [head_of(row, glyphs) for row in rows]
     widest = min(max((sum(cell_len(text) for text, _ in head) for head in heads), default=0), WIDEST_NAME)
     columns = {name: max((cell_len(getattr(row, name)) for row in rows), default=0) for name in COLUMNS}
-    notes = max((sum(len(note.text) + 2 for note in row.notes) for row in rows), default=0)
     has_bar = any(row.share is not None for row in rows)
-
-    # What goes first is what is missed least.
+    wanted = max((_size(row.notes) for row in rows), default=0)
+    urgent = max((_size([note for note in row.notes if note.tone != "dim"]) for row in rows), default=0)
     bar = BARS[0] if has_bar else 0
     shown = {name for name, size in columns.items() if size}
-    with_notes = notes > 0
 
-    def needed() -> int:
-        return widest + sum(columns[name] + 2 for name in shown) + (bar + 2 if bar else 0) + (with_notes and notes)
+    def room_for_notes() -> int:
+        return width - widest - sum(columns[name] + 2 for name in shown) - (bar + 2 if bar else 0)
 
-    urgent = max((sum(len(note.text) + 2 for note in row.notes if note.tone != "dim") for row in rows), default=0)
-    for step in ("bar 1", "notes", "bar 2", "rate", "left", "urgent", "bar 0", "elapsed", "count"):
-        if needed() <= width:
+    # What is missed least gives way first: the bar gets shorter, then columns go, and what failed last of all.
+    for size, column, needed in GIVE_WAY:
+        if room_for_notes() >= (wanted if needed == "all" else urgent if needed == "urgent" else 0):
             break
-        if step.startswith("bar"):
-            bar = (0, *BARS[1:])[int(step[-1])] if bar else 0
-        elif step == "notes":
-            notes = urgent
-        elif step == "urgent":
-            notes = 0
-        else:
-            shown.discard(step)
-    with_notes = notes > 0
+        bar = min(bar, size)
+        shown.discard(column)
+    notes = max(min(wanted, room_for_notes()), 0)
     widest = min(widest, width)
     return [
         [*_fitted(head, widest, glyphs), *_body(row, columns, shown, bar, notes, glyphs)]
@@ -102,14 +104,18 @@ def _body(row: Row, columns: dict[str, int], shown: set[str], bar: int, notes: i
         if name in shown:
             text = getattr(row, name)
             spans.append((" " * (2 + columns[name] - cell_len(text)) + text, "" if name == "count" else "dim"))
-    room = notes
     for note in row.notes:
-        if len(note.text) + 2 <= room:
-            room -= len(note.text) + 2
-            spans.append(("  " + note.text, note.tone))
+        notes -= _size([note])
+        if notes < 0:
+            break
+        spans.append((" " * note.gap + note.text, note.tone))
     while spans and not spans[-1][0].strip():
         spans.pop()
     return spans
+
+
+def _size(notes: Sequence[Note]) -> int:
+    return sum(cell_len(note.text) + note.gap for note in notes)
 
 
 def bar_of(row: Row, width: int, glyphs: Glyphs) -> list[Span]:

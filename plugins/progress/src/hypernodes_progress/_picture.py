@@ -17,10 +17,11 @@ DEEPEST = 6
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Some words of a row; `tone` is "bad", "cache" or "dim"."""
+    """Some words of a row; `tone` is "bad", "cache" or "dim". `gap` is how many spaces stand before them."""
 
     text: str
     tone: str
+    gap: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,34 +81,33 @@ class Picture:
     def _row(
         self, part: Part, now: float, counts: Mapping[Part, tuple[int, int]], level: int, bars: frozenset[int]
     ) -> Row:
-        done, total, grows = part.progress()
+        done, total, certain = part.progress()
         state = self._state(part)
         ended = state not in ("running", "waiting")
         took = (part.until if ended else now) - part.since if part.since else 0.0
-        elapsed = "" if not part.since else duration(took) if ended else clock(took)
+        elapsed = "" if not part.since or (part.is_node and part.cached) else duration(took) if ended else clock(took)
         name = ("... " if len(part.path) - 1 > DEEPEST else "") + printable(part.name)
         if part.is_node:
             return Row(state, name, level, bars, is_node=True, elapsed=elapsed, notes=self._notes(part))
         if not part.mapped and total == 1:
             nodes, all_nodes = counts.get(part, (0, 0))
             share = nodes / all_nodes if all_nodes else None
-            count = f"{nodes:,}/{all_nodes:,} nodes"
+            count = f"{nodes:,}/{all_nodes:,}"
             return Row(state, name, level, bars, False, share, count, "", "", elapsed, self._notes(part))
         if part not in self._speeds:
             self._speeds[part] = Speed(part.since or now)
         speed = 0.0 if ended else self._speeds[part](done, now)
         if ended and took > 0 and done > 1:
             speed = done / took
-        known = total if total and not grows else None
         return Row(
             state,
             name,
             level,
             bars,
             share=done / total if total else None,
-            count=f"{done:,}" if total is None else f"{done:,}/{total:,}{'+' if grows else ''}",
+            count=f"{done:,}" if total is None else f"{done:,}/{'' if certain or ended else '~'}{total:,}",
             rate=f"{figures(speed)}/s" if speed else "",
-            left=f"{clock((known - done) / speed)} left" if known and speed and not ended else "",
+            left=f"{clock((total - done) / speed)} left" if total and speed and not ended else "",
             elapsed=elapsed,
             notes=self._notes(part),
         )
@@ -138,14 +138,18 @@ class Picture:
             notes.append(Note(f"{cached:,} cached", "cache"))
         workers = len(self.tally.workers() if whole else part.workers)
         places = self.tally.places() if whole else sorted(part.places)
+        if not whole and not part.mapped and part.progress()[1] == 1 and len(places) == len(self.tally.places()):
+            return tuple(notes)  # the root says it all
         if workers:
-            on = f" on {', '.join(map(printable, places[:2]))}{', ...' if len(places) > 2 else ''}" if places else ""
-            notes.append(Note(counted(workers, "worker") + on, "dim"))
+            notes.append(Note(counted(workers, "worker"), "dim"))
+        if places:
+            named = ", ".join(map(printable, places[:2]))
+            notes.append(Note(f"on {named}{', ...' if len(places) > 2 else ''}", "dim", 1))
         return tuple(notes)
 
 
 def chosen(order: Sequence[Part], most: int) -> list[Part]:
-    """The parts that get a row where not all do: the first, what runs now (innermost first), what failed, what is next."""
+    """The parts that get a row where not all can: the root, what runs (innermost first), what failed, what is next."""
     if len(order) <= most:
         return list(order)
     room = max(1, most - 1)  # the last row says how many more there are
