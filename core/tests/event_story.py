@@ -15,7 +15,9 @@ __all__ = ["Span", "Story"]
 class Span:
     """A part of the run that has begun. `end()` it, or use it in `with`."""
 
-    def __init__(self, story: Story, kind: str, parent: str, path: tuple[str, ...], items: tuple[int | None, ...]) -> None:
+    def __init__(
+        self, story: Story, kind: str, parent: str, path: tuple[str, ...], items: tuple[int | None, ...]
+    ) -> None:
         self.story, self.kind, self.parent, self.path, self.items = story, kind, parent, path, items
         self.id = f"{story.next():016x}"
         self.began = story.clock()
