@@ -80,7 +80,7 @@ def how_far(tally: Tally) -> str:
         done, total = tally.root.done, tally.root.total
         return counted(done, "item") if total is None else f"{done:,} of {counted(total, 'item')}"
     nodes = tally.nodes()
-    return f"{sum(part.ended > 0 for part in nodes):,} of {counted(len(nodes), 'node')}"
+    return f"{sum(part.settled for part in nodes):,} of {counted(len(nodes), 'node')}"
 
 
 def summary(tally: Tally) -> str:

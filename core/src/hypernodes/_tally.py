@@ -45,6 +45,12 @@ class Part:
         return self.begun > self.ended
 
     @property
+    def settled(self) -> bool:
+        """Whether a node that runs once is over, or will not be heard of: the pipeline around it has ended well."""
+        above = self.parent
+        return self.ended > 0 or (above is not None and above.ended > above.failed and not above.active)
+
+    @property
     def broken(self) -> int:
         """How many items failed, or calls where it is not mapped."""
         return self.spoilt if self.mapped else self.failed
@@ -67,16 +73,20 @@ class Part:
     def progress(self) -> tuple[int, int | None, bool]:
         """Items or calls done, of how many (None: not known), and whether that number is certain.
 
-        Before all its maps have begun, the number of items is what those that have begun make expect.
+        The items of maps that have not begun, or do not say how many they have, are as many as the others make expect.
         """
         expected = self.expected()
         if not self.mapped:
             return self.ended, expected, expected is not None
-        if self.begun == expected or self.parent is None:
+        if self.parent is None or (self.begun == expected and self.total is not None):
             return self.done, self.total, True
-        if expected is None or not self.total or not self.begun:
+        if self.ended == expected:
+            return self.done, self.done, True
+        if expected is None or not self.begun:
             return self.done, None, False
-        return self.done, max(round(self.total / self.begun * expected), self.total), False
+        if self.total:
+            return self.done, max(round(self.total / self.begun * expected), self.total), False
+        return self.done, max(round(self.done / self.ended * expected), self.done) if self.ended else None, False
 
 
 class Tally:

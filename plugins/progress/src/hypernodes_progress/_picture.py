@@ -117,7 +117,7 @@ class Picture:
         if part is self.tally.root:
             return {"": "running", "error": "failed", "cached": "ok"}.get(status, status)
         if not part.begun:
-            return "waiting"
+            return "ok" if part.is_node and part.settled else "waiting"
         expected = part.expected()
         if not status and (part.active or expected is None or part.ended < expected):
             return "running"
@@ -174,7 +174,7 @@ def _nodes_done(order: Sequence[Part]) -> dict[Part, tuple[int, int]]:
     """How many of the nodes below each pipeline have ended, of how many."""
     counts: dict[Part, tuple[int, int]] = {}
     for part in reversed(order):
-        done, total = (int(part.ended > 0), 1) if part.is_node else counts.get(part, (0, 0))
+        done, total = (int(part.settled), 1) if part.is_node else counts.get(part, (0, 0))
         if part.parent is not None:
             before = counts.get(part.parent, (0, 0))
             counts[part.parent] = (before[0] + done, before[1] + total)

@@ -72,7 +72,8 @@ class Screen:
             self._shown = [shown for shown in self._shown if shown[0] is not picture]
             if not self._shown:
                 self._stop()
-            self._console.print(self._last_line(picture), soft_wrap=True)
+            if picture.tally.status:
+                self._console.print(self._last_line(picture), soft_wrap=True)
 
     def close(self) -> None:
         """Erase the display, and bring back the cursor and the streams."""
@@ -155,13 +156,24 @@ class TerminalView:
         self._picture = Picture(run)
         self._screen, self._max_rows = screen, max_rows
         self._count = self._picture.tally
+        self._inner = 0
 
     def __call__(self, event: Event) -> None:
         self._count(event)
-        if event.kind in ("pipeline", "map"):
+        kind = event.kind
+        if kind == "node" or kind == "item":
+            return
+        if kind == "pipeline" or kind == "map":
             if event.phase == "start":
                 self._screen.show(self._picture, self._max_rows)
             else:
+                self._screen.end(self._picture)
+        elif kind == "nested" and not self._count.root.begun:
+            # A callback of a nested pipeline alone: the run around it is none of its business, nor is its end.
+            self._inner += 1 if event.phase == "start" else -1
+            if event.phase == "start" and self._inner == 1:
+                self._screen.show(self._picture, self._max_rows)
+            elif not self._inner:
                 self._screen.end(self._picture)
 
 
