@@ -46,9 +46,13 @@ class Part:
 
     @property
     def settled(self) -> bool:
-        """Whether a node that runs once is over, or will not be heard of: the pipeline around it has ended well."""
+        """Whether a node that runs once is over, or will not be heard of: a pipeline around it has ended well."""
+        if self.begun:
+            return self.ended > 0
         above = self.parent
-        return self.ended > 0 or (above is not None and above.ended > above.failed and not above.active)
+        while above is not None and not above.begun:
+            above = above.parent
+        return above is not None and above.ended > above.failed and not above.active
 
     @property
     def broken(self) -> int:
