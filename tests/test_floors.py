@@ -18,20 +18,31 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "core" / "src" / "hypernodes"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_version", "_worker"),
-    ("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard", "_tally", "_progress_lines", "_logging"),
     (
-        *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers"),
-        *("_record", "_program", "_task", "_blueprint", "_ledger", "_loops", "_calls", "_bridge", "_diagnose"),
+        *("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_version"),
+        *("_worker", "_cache", "_signing", "_entry", "_files"),
     ),
-    ("_engine", "_backend", "_places"),
     (
-        *("_wire", "_schedule", "_drive", "_overlap", "_threads", "_executor"),
-        *("_engines", "_local", "_far", "_inline", "_arows"),
+        *("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard", "_digest", "_digest_kinds"),
+        *("_digest_arrays", "_digest_arrow", "_origin", "_bytecode", "_library", "_class_parts", "_code"),
+        *("_tally", "_progress_lines", "_logging"),
+    ),
+    (
+        *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers", "_record", "_program"),
+        *("_task", "_blueprint", "_ledger", "_loops", "_calls", "_bridge", "_diagnose", "_pickling"),
+        *("_bytes_cache", "_disk", "_memory", "_cache_address"),
+    ),
+    ("_memo", "_engine", "_backend", "_places"),
+    (
+        *("_wire", "_schedule", "_drive", "_overlap", "_threads", "_executor", "_engines", "_local", "_far"),
+        *("_inline", "_arows"),
     ),
     ("_hub", "_watch"),
     ("_pipeline", "_map_call", "_prepared", "_explain"),
-    ("__init__", "plugin", "testing", "__main__", "_cli", "_cli_list", "_cli_run", "_cli_text", "_cli_values"),
+    (
+        *("__init__", "plugin", "testing", "__main__", "_cli", "_cli_list", "_cli_run", "_cli_text"),
+        *("_cli_values", "_cli_cache"),
+    ),
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 PLAIN = 1  # up to this floor nothing but the standard library

@@ -186,7 +186,7 @@ def test_hook_calls_can_be_traced_without_their_values(place: Place) -> None:
 
 
 def test_exported_class_is_a_name_of_hypernodes_and_a_broken_export_stops_nobody(place: Place) -> None:
-    place.plugin("a", "@hookimpl\ndef exports(): return {'OrderedCache': 'collections:OrderedDict'}")
+    place.plugin("a", "@hookimpl\ndef exports(): return {'OrderedCallback': 'collections:OrderedDict'}")
     place.plugin("b", "@hookimpl\ndef exports(): raise ValueError('closed today')")
     place.plugin("c", "@hookimpl\ndef exports(): return {'LostCallback': 'nowhere_at_all:Lost'}")
     code = (
@@ -198,15 +198,15 @@ def test_exported_class_is_a_name_of_hypernodes_and_a_broken_export_stops_nobody
     except ImportError as error:
         lost = str(error)
     try:
-        hypernodes.UnheardOfCache
+        hypernodes.UnheardOfCallback
     except AttributeError as error:
         unknown = str(error)
-    answer = [hypernodes.OrderedCache.__name__, lost, unknown, records[0]]
+    answer = [hypernodes.OrderedCallback.__name__, lost, unknown, records[0]]
     """
     )
     name, lost, unknown, logged = place.python(code)
     assert name == "OrderedDict"
     assert "'LostCallback'" in lost
     assert "No module named 'nowhere_at_all'" in lost
-    assert unknown == "module 'hypernodes' has no attribute 'UnheardOfCache'"
+    assert unknown == "module 'hypernodes' has no attribute 'UnheardOfCallback'"
     assert logged == "plugin 'b' of acme-b 1.0 exports nothing: its hook exports() raised"

@@ -15,10 +15,12 @@ they are found by entry point when they are first asked for.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hypernodes._cache import Cache
 from hypernodes._errors import (
     CacheError,
+    CacheWarning,
     CycleError,
     DuplicateNameError,
     DuplicateOutputError,
@@ -49,10 +51,17 @@ from hypernodes._node import Node, node
 from hypernodes._pipeline import Pipeline
 from hypernodes._version import __version__
 
+if TYPE_CHECKING:
+    from hypernodes._disk import DiskCache
+    from hypernodes._memory import MemoryCache
+
 __all__ = [
+    "Cache",
     "CacheError",
+    "CacheWarning",
     "Callback",
     "CycleError",
+    "DiskCache",
     "DuplicateNameError",
     "DuplicateOutputError",
     "Event",
@@ -62,6 +71,7 @@ __all__ = [
     "IncompatibleEngineError",
     "LocalBackend",
     "LoggingCallback",
+    "MemoryCache",
     "MissingInputError",
     "Node",
     "NodeDefinitionError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 from hypernodes._plan import MapStep, Plan, Step
 from hypernodes._task import Stage
@@ -30,12 +31,18 @@ class Unit:
 
 
 class Blueprint:
-    """Units and their dependencies. `single` is the only unit's stage, where one stage is all there is."""
+    """Units and their dependencies. `single` is the only unit's stage, where one stage is all there is.
 
-    __slots__ = ("inputs", "outputs", "single", "units")
+    With a `memo` each row finds out by itself, and perhaps more than once, which of the steps it has to run: the memo
+    gives it a blueprint of those, and there are no units here.
+    """
 
-    def __init__(self, units: Sequence[Unit], inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        self.units = tuple(units)
+    __slots__ = ("inputs", "memo", "outputs", "single", "units")
+
+    def __init__(
+        self, units: Sequence[Unit], inputs: Sequence[int], outputs: Sequence[int], memo: Any | None = None
+    ) -> None:
+        self.units, self.memo = tuple(units), memo
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.single = units[0].stage if len(units) == 1 else None
         maker = {slot: at for at, unit in enumerate(units) for slot in unit.writes}
@@ -74,8 +81,12 @@ def cut(
     is_fan: Callable[[MapStep], bool],
     key_of: Callable[[Step | MapStep], Hashable | None] | None = None,
     inner_of: Callable[[MapStep], Blueprint],
+    salvages: bool = False,
 ) -> Blueprint:
-    """Cut steps into units: each step its own if `fine` (chains stay whole), else a unit for each run of one key."""
+    """Cut steps into units: each step its own if `fine` (chains stay whole), else a unit for each run of one key.
+
+    With `salvages` a row that fails brings home what its steps had made before.
+    """
 
     def key(step: Step | MapStep) -> Hashable | None:
         if isinstance(step, MapStep) and is_fan(step):
@@ -107,6 +118,7 @@ def cut(
                 [(names.get(slot, f"value_{slot}"), slot) for slot in reads],
                 [(f"value_{slot}", slot) for slot in writes],
                 members,
+                salvages=salvages,
             )
             unit = Unit(reads, writes, members[0], stage, None)
         units.append(unit)
@@ -160,7 +172,16 @@ def blueprint_of(stage: Stage, *, fine: bool, fans: bool) -> Blueprint:
         return cut_plan(step.path[-1], step.inner)
 
     def cut_plan(name: str, plan: Plan | Stage) -> Blueprint:
-        return cut(name, plan.steps, plan.inputs, plan.outputs, fine=fine, is_fan=lambda _: fans, inner_of=inner_of)
+        return cut(
+            name,
+            plan.steps,
+            plan.inputs,
+            plan.outputs,
+            fine=fine,
+            is_fan=lambda _: fans,
+            inner_of=inner_of,
+            salvages=stage.salvages,
+        )
 
     found: Blueprint | None = stage.blueprints.get((fine, fans))
     if found is None:

@@ -50,6 +50,12 @@ def _call(chosen: argparse.Namespace, out: TextIO) -> int:
         from hypernodes import _cli_run
 
         return _cli_run.run(chosen, out) if chosen.command == "run" else _cli_run.explain(chosen, out)
+    if chosen.command == "cache":
+        from hypernodes import _cli_cache
+
+        return {"stats": _cli_cache.stats, "clear": _cli_cache.clear, "verify": _cli_cache.verify}[chosen.what](
+            chosen, out
+        )
     from hypernodes import _cli_list
 
     return _cli_list.show(chosen.command, chosen.json, out)
@@ -141,13 +147,48 @@ def _parser() -> argparse.ArgumentParser:
         help="with --map: stop at the first failing item, or write an error in its place and go on",
     )
     run.add_argument("--out", metavar="FILE", help="write results here, not to standard output")
+    _add_cache(commands, everywhere)
     return parser
+
+
+def _add_cache(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], everywhere: argparse.ArgumentParser
+) -> None:
+    summary = "look after a cache: what is in it, what is wrong with it, and dropping entries"
+    cache = commands.add_parser("cache", help=summary, description=summary)
+    kinds = cache.add_subparsers(dest="what", metavar="COMMAND", required=True)
+    for name, summary in (
+        ("stats", "how many entries there are, how large they are, and of which nodes"),
+        ("clear", "drop entries"),
+        ("verify", "read every entry and report those that are damaged; exit code 1 if any remains"),
+    ):
+        kind = kinds.add_parser(name, help=summary, description=summary, parents=[everywhere])
+        kind.add_argument(
+            "address", metavar="PATH", help="the cache's folder, or an address such as s3://bucket/prefix"
+        )
+        kind.add_argument("--json", action="store_true", help="for programs")
+        if name == "clear":
+            kind.add_argument(
+                "--older-than", metavar="AGE", type=_age, help="only what was not used for 45s, 30m, 12h, 7d"
+            )
+            kind.add_argument("--node", metavar="NAME", help="only results of this node")
+            kind.add_argument("--yes", action="store_true", help="do not ask")
+        if name == "verify":
+            kind.add_argument("--delete", action="store_true", help="drop damaged entries")
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="MODULE:PIPELINE", help="the pipeline, for example shop.jobs:encode")
     parser.add_argument("--file", action="store_true", help="the part before the colon is a path to a .py file")
     parser.add_argument("--app-dir", metavar="DIR", help="look for modules here too; nowhere else is added")
+
+
+def _age(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = text[:-1], text[-1:]
+    if unit not in units or not number.isascii() or not number.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not an age such as 45s, 30m, 12h or 7d")
+    return float(number) * units[unit]
 
 
 def _positive(text: str) -> int:

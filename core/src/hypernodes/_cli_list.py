@@ -98,6 +98,7 @@ def _plugin(report: PluginReport) -> dict[str, Any]:
         "hooks": report.hooks,
         "engines": [spec.name for spec in report.engines],
         "backends": [spec.name for spec in report.backends],
+        "caches": [spec.name for spec in report.caches],
         "error": report.error,
     }
 
@@ -162,9 +163,9 @@ def _matrix(facts: Mapping[str, Any]) -> str:
 
 
 def _plugin_text(facts: Mapping[str, Any]) -> str:
-    lines = [["plugin", "package", "state", "engines", "backends", "hooks"]]
+    lines = [["plugin", "package", "state", "engines", "backends", "caches", "hooks"]]
     for plugin in facts["plugins"]:
-        brings = [", ".join(plugin[what]) or "-" for what in ("engines", "backends", "hooks")]
+        brings = [", ".join(plugin[what]) or "-" for what in ("engines", "backends", "caches", "hooks")]
         lines.append([plugin["name"], f"{plugin['distribution']} {plugin['version']}", plugin["state"], *brings])
     shown = table(lines) if len(lines) > 1 else "no plugins are installed"
     return _sections(shown, {"problems": facts["problems"]})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypernodes._errors import PluginError, quoted
 from hypernodes._manifest import checked_specs
-from hypernodes._specs import BackendSpec, EngineSpec
+from hypernodes._specs import BackendSpec, CacheSpec, EngineSpec
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
@@ -49,6 +49,7 @@ class PluginReport:
     hooks: tuple[str, ...] = ()
     engines: tuple[EngineSpec, ...] = ()
     backends: tuple[BackendSpec, ...] = ()
+    caches: tuple[CacheSpec, ...] = ()
     error: str = ""
     traceback: str = ""
     cause: BaseException | None = field(default=None, compare=False, repr=False)
@@ -69,11 +70,11 @@ class Installed:
         return self._hooked.get(hook, [])
 
 
-def adopt(own_engines: Collection[str], own_backends: Collection[str]) -> Installed:
+def adopt(own_engines: Collection[str], own_backends: Collection[str], own_caches: Collection[str]) -> Installed:
     """Import every installed manifest that HYPERNODES_PLUGINS allows and ask it what it brings.
 
-    A plugin that fails in any way but Ctrl-C becomes a report with state "broken". Names in `own_engines` and
-    `own_backends` are core's; a plugin that declares one is broken too.
+    A plugin that fails in any way but Ctrl-C becomes a report with state "broken". Names in `own_engines`,
+    `own_backends` and `own_caches` are core's; a plugin that declares one is broken too.
     """
     allowed = _allowed()
     trace = os.environ.get("HYPERNODES_TRACE_HOOKS", "") not in ("", "0")
@@ -88,7 +89,7 @@ def adopt(own_engines: Collection[str], own_backends: Collection[str]) -> Instal
             reports.append(replace(report, state="disabled"))
             continue
         try:
-            report, implemented = _adopted(report, entry_point, own_engines, own_backends, trace)
+            report, implemented = _adopted(report, entry_point, own_engines, own_backends, own_caches, trace)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -109,9 +110,8 @@ def broken(report: PluginReport, error: BaseException) -> PluginReport:
     import traceback
 
     text = "".join(traceback.format_exception(error))
-    return replace(
-        report, state="broken", error=headline(error), traceback=text, cause=error, hooks=(), engines=(), backends=()
-    )
+    nothing = replace(report, hooks=(), engines=(), backends=(), caches=())
+    return replace(nothing, state="broken", error=headline(error), traceback=text, cause=error)
 
 
 def headline(error: BaseException) -> str:
@@ -171,6 +171,7 @@ def _adopted(
     entry_point: EntryPoint,
     own_engines: Collection[str],
     own_backends: Collection[str],
+    own_caches: Collection[str],
     trace: bool,
 ) -> tuple[PluginReport, dict[str, tuple[int, Callable[..., Any]]]]:
     """The report of a plugin that is ready, and for each hook its rank in the calling order and its call."""
@@ -191,16 +192,20 @@ def _adopted(
         )
     engines: list[EngineSpec] = []
     backends: list[BackendSpec] = []
+    caches: list[CacheSpec] = []
     if "engines" in implemented:
         engines = checked_specs(implemented["engines"][1](), EngineSpec, "engines", own_engines)
     if "backends" in implemented:
         backends = checked_specs(implemented["backends"][1](), BackendSpec, "backends", own_backends)
+    if "caches" in implemented:
+        caches = checked_specs(implemented["caches"][1](), CacheSpec, "caches", own_caches)
     ready = replace(
         report,
         file=str(getattr(sys.modules.get(entry_point.module), "__file__", None) or ""),
         hooks=tuple(sorted(implemented)),
         engines=tuple(replace(spec, distribution=report.distribution) for spec in engines),
         backends=tuple(replace(spec, distribution=report.distribution) for spec in backends),
+        caches=tuple(replace(spec, distribution=report.distribution) for spec in caches),
     )
     return ready, implemented
 

@@ -21,7 +21,10 @@ HypernodesError
 │   ├── UnsendableError (TypeError)
 │   └── VersionMismatchError
 ├── RemoteError                      stands in for an exception that could not travel
-└── CacheError
+├── CacheError
+└── UnkeyableError (TypeError)       no cache key can be made of a value or of a function
+
+CacheWarning (UserWarning) is what trouble with a cache becomes while pipelines run.
 
 Exceptions that user code raises are never wrapped: they arrive as they are, with notes.
 """
@@ -32,6 +35,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "CacheError",
+    "CacheWarning",
     "CycleError",
     "DuplicateNameError",
     "DuplicateOutputError",
@@ -47,6 +51,7 @@ __all__ = [
     "PluginLoadError",
     "RemoteError",
     "TypeMismatchError",
+    "UnkeyableError",
     "UnknownInputError",
     "UnknownNameError",
     "UnknownOutputError",
@@ -150,7 +155,15 @@ class RemoteError(HypernodesError):
 
 
 class CacheError(HypernodesError):
-    """A cache address cannot be opened."""
+    """A cache address cannot be opened, or a cache's settings cannot be used."""
+
+
+class CacheWarning(UserWarning):
+    """A cache could not be read or written. The run goes on without it, and nothing is lost but time."""
+
+
+class UnkeyableError(HypernodesError, TypeError):
+    """A value, or something that a function reaches, has no content that could be told soundly; the message names it."""
 
 
 def quoted(names: Iterable[object]) -> str:
@@ -170,3 +183,10 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def without_secrets(url: str) -> str:
+    """The address without what may be a password: the part before an @, and everything after a question mark."""
+    import re
+
+    return re.sub(r"\?.*", "?...", re.sub(r"://[^/@]*@", "://...@", url))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from hypernodes._errors import RemoteError
@@ -21,6 +21,7 @@ class Failure:
     `path` names the pipelines from the outermost to the node. `items` runs parallel to `path`: the index of the
     item within that pipeline's map, or None where the level was not mapped. `error` is the exception itself, or a
     `RemoteError` when the original could not travel. `place` says where it ran, for example `"local:threaded"`.
+    `made` holds, on the way to a cache, what the steps before the failing one made.
     """
 
     path: tuple[str, ...]
@@ -30,6 +31,7 @@ class Failure:
     error: BaseException
     place: str = ""
     traceback_text: str = ""
+    made: dict[int, Any] | None = field(default=None, compare=False)
 
     @property
     def item(self) -> int | None:

@@ -7,12 +7,14 @@ leaves one place comes home before it goes to the next. Backends, sessions and c
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,6 +22,7 @@ from hypernodes import _observers
 from hypernodes._backend import engine_spec_of
 from hypernodes._blueprint import Blueprint, blueprint_of, cut
 from hypernodes._bridge import batches_from_thread
+from hypernodes._cache_address import open_cache
 from hypernodes._context import Context
 from hypernodes._drive import drive
 from hypernodes._engine import Feed, QueueFeed
@@ -27,10 +30,11 @@ from hypernodes._engines import AsyncEngine
 from hypernodes._far import FarEngine
 from hypernodes._ledger import Dispatch
 from hypernodes._local import core_engine
+from hypernodes._memo import Memo, caches_of
 from hypernodes._overlap import overlap
 from hypernodes._pace import Pace
 from hypernodes._places import OpenPlace, Told, using
-from hypernodes._plan import Plan
+from hypernodes._plan import MapStep, Plan, Step
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Batch, Reply, Stage, Task, run_task
 from hypernodes._wire import join, pack_rows, pack_stage, split, unpack_reply
@@ -49,20 +53,72 @@ class Route:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.caches = [None if one.cache is None else open_cache(one.cache) for one in plan.settings]
+        self.memos: list[Memo] = []
+        self._inner: dict[int, Blueprint] = {}
         self.blueprint = self._cut(plan)
         self.single = self.blueprint.single
 
     def _cut(self, plan: Plan) -> Blueprint:
+        """The plan as units, or with a memo that cuts for each row what it has to run."""
+        maps = {at: step for at, step in enumerate(plan.steps) if isinstance(step, MapStep) and self._is_fan(step)}
+        inner = {at: self._inner_of(step) for at, step in maps.items()}
+        if any(caches_of(plan, self.caches)):
+            memos = {at: blueprint.memo for at, blueprint in inner.items() if blueprint.memo is not None}
+            memo = Memo(plan, self.caches, partial(self._cut_steps, plan.path[-1], cached=True), memos)
+            self.memos.append(memo)
+            return Blueprint((), [slot for _, slot in plan.inputs], [slot for _, slot in plan.outputs], memo)
+        return self._cut_steps(plan.path[-1], plan.steps, plan.inputs, plan.outputs)
+
+    def _cut_steps(
+        self,
+        name: str,
+        steps: Sequence[Step | MapStep],
+        inputs: Sequence[tuple[str, int]],
+        outputs: Sequence[tuple[str, int]],
+        *,
+        cached: bool = False,
+    ) -> Blueprint:
+        def key_of(step: Step | MapStep) -> int | None:
+            # In this process each result comes to the cache as soon as it is there.
+            return None if cached and core_engine(self.plan.places[step.place]) is not None else step.place
+
         return cut(
-            plan.path[-1],
-            plan.steps,
-            plan.inputs,
-            plan.outputs,
+            name,
+            steps,
+            inputs,
+            outputs,
             fine=False,
-            is_fan=lambda step: step.crosses,
-            key_of=lambda step: step.place,
-            inner_of=lambda step: self._cut(step.inner),
+            is_fan=self._is_fan,
+            key_of=key_of,
+            inner_of=self._inner_of,
+            salvages=cached,
         )
+
+    def _is_fan(self, step: MapStep) -> bool:
+        """Whether the rows of a mapped pipeline are the hub's to see to: some leave the place, or some are cached."""
+        return (
+            step.crosses
+            or any(caches_of(step.inner, self.caches))
+            or any(isinstance(inner, MapStep) and self._is_fan(inner) for inner in step.inner.steps)
+        )
+
+    def _inner_of(self, step: MapStep) -> Blueprint:
+        found = self._inner.get(id(step.inner))
+        if found is None:
+            found = self._inner[id(step.inner)] = self._cut(step.inner)
+        return found
+
+    @contextlib.contextmanager
+    def _recalling(self) -> Iterator[None]:
+        """Have the memos look at the code of the nodes for one call, and let go of its values afterwards."""
+        for memo in self.memos:
+            memo.begin()
+        try:
+            yield
+        finally:
+            for memo in self.memos:
+                memo.end()
 
     def batches(self, feed: Feed, told: Told | None = None) -> Generator[Batch, None, None]:
         """Run the rows; what comes of them comes in the order in which it is ready. `told` hears of places."""
@@ -80,7 +136,8 @@ class Route:
             with using(self.plan.places[self.single.steps[0].place], told) as place:
                 yield from _execute(place, self.single, feed)
         else:
-            yield from _Lanes(self, told).batches(feed)
+            with self._recalling():
+                yield from _Lanes(self, told).batches(feed)
 
     async def abatches(self, feed: Feed, told: Told | None = None) -> AsyncGenerator[list[Batch], None]:
         """The same on the running loop: coroutine nodes are awaited on it where the plan's engine allows."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from hypernodes._errors import PluginError, quoted
-from hypernodes._specs import MODES, BackendSpec, EngineSpec
+from hypernodes._specs import MODES, BackendSpec, CacheSpec, EngineSpec
 
 __all__ = ["checked_specs"]
 
-Spec = TypeVar("Spec", EngineSpec, BackendSpec)
+Spec = TypeVar("Spec", EngineSpec, BackendSpec, CacheSpec)
 
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*", re.IGNORECASE)
@@ -39,20 +39,22 @@ def checked_specs(declared: object, kind: type[Spec], hook: str, reserved: Itera
     return specs
 
 
-def _faults(spec: EngineSpec | BackendSpec) -> Iterable[str]:
+def _faults(spec: EngineSpec | BackendSpec | CacheSpec) -> Iterable[str]:
     # As objects: a dataclass holds whatever it was given, and its annotations are what is being checked.
     name: object = spec.name
     target: object = spec.target
-    modes: object = spec.modes
     summary: object = spec.summary
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         yield "a name that is not made of letters, digits, '.', '_' and '-'"
     if not isinstance(target, str) or not _TARGET.fullmatch(target):
         yield f"target={target!r}, which is not an import path such as 'package.module:Class'"
-    if not isinstance(modes, tuple) or not all(mode in MODES for mode in modes):
-        yield f"modes={modes!r}, which is not a tuple of {quoted(MODES)}"
     if not isinstance(summary, str):
         yield f"summary={summary!r}, which is not text"
+    if isinstance(spec, CacheSpec):
+        return
+    modes: object = spec.modes
+    if not isinstance(modes, tuple) or not all(mode in MODES for mode in modes):
+        yield f"modes={modes!r}, which is not a tuple of {quoted(MODES)}"
     if isinstance(spec, EngineSpec):
         yield from _not_facts("requires", spec.requires)
         if spec.modes and spec.default_mode not in spec.modes:

@@ -1,13 +1,13 @@
-"""The names that core knows: its own engines and backend, and what to install for those of the project's plugins."""
+"""The names that core knows: its own engines, backend and caches, and what to install for those of its plugins."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hypernodes._specs import BackendSpec, EngineSpec
+from hypernodes._specs import BackendSpec, CacheSpec, EngineSpec
 
-__all__ = ["CORE", "CORE_BACKENDS", "CORE_ENGINES", "FIRST_PARTY", "FIRST_PARTY_EXPORTS", "FirstParty"]
+__all__ = ["CORE", "CORE_BACKENDS", "CORE_CACHES", "CORE_ENGINES", "FIRST_PARTY", "FIRST_PARTY_EXPORTS", "FirstParty"]
 
 CORE = "hypernodes-core"
 
@@ -38,6 +38,10 @@ CORE_BACKENDS: Mapping[str, BackendSpec] = {
         distribution=CORE,
     ),
 }
+CORE_CACHES: Mapping[str, CacheSpec] = {
+    "disk": CacheSpec("disk", "hypernodes._disk:DiskCache", summary="a folder of this machine", distribution=CORE),
+    "memory": CacheSpec("memory", "hypernodes._memory:MemoryCache", summary="this process", distribution=CORE),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +66,15 @@ FIRST_PARTY: Mapping[str, Mapping[str, FirstParty]] = {
         "dask": FirstParty("hypernodes-coiled", "'hypernodes[coiled]'"),
         "ray": FirstParty("hypernodes-ray", "'hypernodes[ray]'"),
     },
+    "cache": {
+        "fsspec": FirstParty("hypernodes-fsspec", "'hypernodes[fsspec]'"),
+    },
 }
 """What to install for a name that is absent: a hint in messages, and nothing else."""
 
 FIRST_PARTY_EXPORTS: Mapping[str, str] = {
-    "FsspecCache": "fsspec",
     "ProgressCallback": "progress",
     "ReportCallback": "visualize",
     "TelemetryCallback": "telemetry",
 }
-"""The extra to install for a cache or callback that is absent."""
+"""The extra to install for a callback that is absent."""

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from hypernodes._discovery import PluginReport, headline
-from hypernodes._errors import CacheError
+from hypernodes._errors import CacheError, without_secrets
 from hypernodes._registry import installed
 
 __all__ = ["extract", "inject", "listeners", "open_cache", "subscribed"]
@@ -86,7 +86,9 @@ def open_cache(url: str) -> Any | None:
         try:
             cache = open_one(url=url)
         except Exception as error:
-            raise CacheError(f"{report} could not open the cache '{url}': {headline(error)}") from error
+            shown = without_secrets(url)
+            why = headline(error).replace(url, shown)
+            raise CacheError(f"{report} could not open the cache '{shown}': {why}") from error
         if cache is not None:
             return cache
     return None

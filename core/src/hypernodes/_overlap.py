@@ -173,7 +173,7 @@ class _Rows(_Work):
             except BaseException as error:
                 if _stops(error):
                     raise
-                append(Batch(task.index, [None], {0: failed_row(self.program, error, self.place)}))
+                append(Batch(task.index, [None], {0: failed_row(self.stage, self.program, error, self.place)}))
                 if isinstance(error, GeneratorExit):
                     # Raised by a node, or this coroutine is being closed: then it must not await again.
                     news.set()
@@ -215,7 +215,7 @@ class _Units(_Work):
         except BaseException as error:
             if _stops(error):
                 raise
-            failures[0] = failed_row(program, error, self.place)
+            failures[0] = failed_row(dispatch.stage, program, error, self.place)
         self.scheduler.done(dispatch.id, Reply(values, failures))
 
     def over(self) -> bool:

@@ -29,13 +29,14 @@ class Prepared:
     def __init__(self, plan: Plan, want: Wanted, facts: Mapping[str, Any] | None = None) -> None:
         self.plan, self.wanted, self.facts = plan, want, facts or {}
         self.watched = plan.watched
+        self.cached = any(setting.cache is not None for setting in plan.settings)
         names = [name for name, _ in plan.inputs]
         self.names = tuple(names[:-1] if self.watched else names)
         self.row = row_getter(self.names)
         places = {step.place for step in plan.steps}
         self.inline: Inline | None = None
         crosses = any(getattr(step, "crosses", False) for step in plan.steps)
-        if len(places) <= 1 and not crosses and not self.watched:
+        if len(places) <= 1 and not crosses and not self.watched and not self.cached:
             backend = plan.places[places.pop() if places else 0]
             if core_engine(backend) == "sequential":
                 self.inline = Inline(plan, want, label(backend))

@@ -42,15 +42,22 @@ class IrregularRow(Exception):
 class Program:
     """A generated function and what is needed to tell which step a line of it is."""
 
-    __slots__ = ("call", "code", "first_line", "read_line", "source", "steps")
+    __slots__ = ("call", "code", "first_line", "read_line", "source", "spelled", "steps")
 
     def __init__(
-        self, call: Callable[..., Any], source: str, steps: Steps, first_line: int, read_line: int | None = None
+        self,
+        call: Callable[..., Any],
+        source: str,
+        steps: Steps,
+        first_line: int,
+        read_line: int | None = None,
+        spelled: Mapping[int, str] | None = None,
     ) -> None:
         assert isinstance(call, FunctionType)
         self.call: Callable[..., Any] = call
         self.code: CodeType = call.__code__
         self.source, self.steps, self.first_line, self.read_line = source, steps, first_line, read_line
+        self.spelled = spelled or {}
 
     def frame_of(self, error: BaseException) -> TracebackType | None:
         """The entry of the exception's traceback that lies in this program."""
@@ -58,6 +65,12 @@ class Program:
         while entry is not None and entry.tb_frame.f_code is not self.code:
             entry = entry.tb_next
         return entry
+
+    def made(self, error: BaseException) -> dict[int, Any]:
+        """By slot, those outputs that had been made when the exception was raised."""
+        entry = self.frame_of(error)
+        found = {} if entry is None else entry.tb_frame.f_locals
+        return {slot: found[name] for slot, name in self.spelled.items() if name in found}
 
     def locate(self, error: BaseException) -> Located | None:
         """Which step raised, as a `Located`; None where the error arose outside the steps (an items iterator, say)."""
@@ -163,7 +176,9 @@ def compile_program(
     source = "\n".join([*head, *lines, *tail, ""])
     filename = f"<hypernodes {steps[0].path[0] if steps else name}>"
     exec(compile(source, filename, "exec", dont_inherit=True), namespace)
-    return Program(namespace[name], source, steps, len(head) + 1, read_line)
+    given = {slot for _, slot in inputs}
+    made = {slot: spell[slot] for _, slot in outputs if slot not in given}
+    return Program(namespace[name], source, steps, len(head) + 1, read_line, made)
 
 
 def _line(

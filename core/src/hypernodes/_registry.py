@@ -1,4 +1,4 @@
-"""Engines and backends by name, and the classes behind them.
+"""Engines and backends by name, and the classes behind them and behind caches.
 
 Core's own names need no look-up among plugins. Everything else is looked up among the
 manifests of installed plugins, which are adopted once, on first need, and never on import.
@@ -21,8 +21,15 @@ from hypernodes._errors import (
     did_you_mean,
     quoted,
 )
-from hypernodes._names import CORE_BACKENDS, CORE_ENGINES, FIRST_PARTY, FIRST_PARTY_EXPORTS, FirstParty
-from hypernodes._specs import BackendSpec, EngineSpec
+from hypernodes._names import (
+    CORE_BACKENDS,
+    CORE_CACHES,
+    CORE_ENGINES,
+    FIRST_PARTY,
+    FIRST_PARTY_EXPORTS,
+    FirstParty,
+)
+from hypernodes._specs import BackendSpec, CacheSpec, EngineSpec
 
 __all__ = [
     "backend_spec",
@@ -37,9 +44,10 @@ __all__ = [
     "reset",
 ]
 
-Spec = TypeVar("Spec", EngineSpec, BackendSpec)
+Spec = TypeVar("Spec", EngineSpec, BackendSpec, CacheSpec)
+NamedSpec = TypeVar("NamedSpec", EngineSpec, BackendSpec)
 
-EXPORTED = ("Cache", "Callback")
+EXPORTED = "Callback"
 """How the names end that plugins may export."""
 
 
@@ -68,6 +76,7 @@ class _Adopted:
     installed: Installed
     engines: _Names[EngineSpec]
     backends: _Names[BackendSpec]
+    caches: _Names[CacheSpec]
 
 
 _lock = threading.RLock()
@@ -107,10 +116,10 @@ def plugins() -> list[PluginReport]:
 def conflicts() -> list[str]:
     """A sentence for each name that more than one plugin declares, and that can therefore not be used."""
     known = _known()
-    return [*known.engines.conflicts(), *known.backends.conflicts()]
+    return [*known.engines.conflicts(), *known.backends.conflicts(), *known.caches.conflicts()]
 
 
-def load(spec: EngineSpec | BackendSpec) -> type:
+def load(spec: EngineSpec | BackendSpec | CacheSpec) -> type:
     """The class behind a spec, imported now.
 
     Raises PluginLoadError, with the original as its cause, when the import fails in any way but Ctrl-C, or when the
@@ -134,12 +143,13 @@ def load(spec: EngineSpec | BackendSpec) -> type:
 
 
 def find_class(class_name: str) -> type | None:
-    """The engine or backend class called `class_name`, or None when nobody brings it.
+    """The engine, backend or cache class called `class_name`, or None when nobody brings it.
 
     For `from hypernodes import ModalBackend`. Raises PluginLoadError, which is an ImportError, when the class is
     known but its plugin is broken or not installed, and DuplicateNameError when two plugins bring it.
     """
-    claims: list[EngineSpec | BackendSpec] = [*CORE_ENGINES.values(), *CORE_BACKENDS.values()]
+    claims: list[EngineSpec | BackendSpec | CacheSpec]
+    claims = [*CORE_ENGINES.values(), *CORE_BACKENDS.values(), *CORE_CACHES.values()]
     for own in claims:
         if _class_name(own) == class_name:
             return load(own)
@@ -147,6 +157,7 @@ def find_class(class_name: str) -> type | None:
         return None  # what `import` itself asks a package for, such as a submodule, is no reason to load plugins
     known = _known()
     claims = [*known.engines.targeting(class_name), *known.backends.targeting(class_name)]
+    claims += known.caches.targeting(class_name)
     if len({spec.target for spec in claims}) > 1:
         raise DuplicateNameError(
             f"'{class_name}' is brought by {_owners(claims)}; import it from the package that you mean: "
@@ -164,7 +175,7 @@ def find_class(class_name: str) -> type | None:
 
 
 def _exported(class_name: str) -> type | None:
-    """The cache or callback of that name that a plugin exports."""
+    """The callback of that name that a plugin exports."""
     found: dict[str, PluginReport] = {}
     for report, exports in installed().hooked("exports"):
         try:
@@ -225,25 +236,29 @@ def _adopt() -> _Adopted:
             )
         _adopting = True
         try:
-            installed = adopt(CORE_ENGINES, CORE_BACKENDS)
+            installed = adopt(CORE_ENGINES, CORE_BACKENDS, CORE_CACHES)
         finally:
             _adopting = False
         engines: dict[str, list[EngineSpec]] = {}
         backends: dict[str, list[BackendSpec]] = {}
+        caches: dict[str, list[CacheSpec]] = {}
         for report in installed.reports:
             for engine in report.engines:
                 engines.setdefault(engine.name, []).append(engine)
             for backend in report.backends:
                 backends.setdefault(backend.name, []).append(backend)
+            for cache in report.caches:
+                caches.setdefault(cache.name, []).append(cache)
         _adopted = _Adopted(
             installed,
             _Names("engine", CORE_ENGINES, engines),
             _Names("backend", CORE_BACKENDS, backends),
+            _Names("cache", CORE_CACHES, caches),
         )
         return _adopted
 
 
-def _look_up(name: str, names: _Names[Spec]) -> Spec:
+def _look_up(name: str, names: _Names[NamedSpec]) -> NamedSpec:
     declared = names.declared.get(name, [])
     if len(declared) == 1:
         return declared[0]
@@ -256,7 +271,7 @@ def _look_up(name: str, names: _Names[Spec]) -> Spec:
             raise _set_aside(f"{names.kind} '{name}'", report) from report.cause
     if first_party:
         raise _absent(f"{names.kind} '{name}'", first_party, UnknownNameError)
-    usable: dict[str, Spec] = names.usable()
+    usable: dict[str, NamedSpec] = names.usable()
     other, others = ("backend", backend_specs()) if names.kind == "engine" else ("engine", engine_specs())
     if name in others or name in FIRST_PARTY[other]:
         hint = f"; '{name}' is {_a(other)}, not {_a(names.kind)}"
@@ -288,18 +303,18 @@ def _absent(what: str, kind_and_name: FirstParty, error: type[PluginError]) -> P
     return error(f"{what} comes with a separate package: pip install {kind_and_name.install}")
 
 
-def _conflict(kind: str, name: str, specs: Iterable[EngineSpec | BackendSpec]) -> str:
+def _conflict(kind: str, name: str, specs: Iterable[EngineSpec | BackendSpec | CacheSpec]) -> str:
     return (
         f"{kind} '{name}' is declared by {_owners(specs)}; uninstall one of them, "
         f"or set HYPERNODES_PLUGINS to the plugins that you want"
     )
 
 
-def _owners(specs: Iterable[EngineSpec | BackendSpec]) -> str:
+def _owners(specs: Iterable[EngineSpec | BackendSpec | CacheSpec]) -> str:
     return " and by ".join(_owner(spec) for spec in specs)
 
 
-def _owner(spec: EngineSpec | BackendSpec) -> str:
+def _owner(spec: EngineSpec | BackendSpec | CacheSpec) -> str:
     return f"'{spec.distribution}'" if spec.distribution else "an unknown package"
 
 
@@ -307,9 +322,9 @@ def _a(kind: str) -> str:
     return f"an {kind}" if kind == "engine" else f"a {kind}"
 
 
-def _kind(spec: EngineSpec | BackendSpec) -> str:
-    return "engine" if isinstance(spec, EngineSpec) else "backend"
+def _kind(spec: EngineSpec | BackendSpec | CacheSpec) -> str:
+    return {EngineSpec: "engine", BackendSpec: "backend", CacheSpec: "cache"}[type(spec)]
 
 
-def _class_name(spec: EngineSpec | BackendSpec) -> str:
+def _class_name(spec: EngineSpec | BackendSpec | CacheSpec) -> str:
     return spec.target.partition(":")[2]

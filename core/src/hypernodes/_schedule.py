@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from hypernodes._blueprint import Blueprint, Unit
 from hypernodes._errors import GraphError
 from hypernodes._failure import Failure, describe
 from hypernodes._ledger import Dispatch, Ledger
+from hypernodes._memo import Recall
 from hypernodes._pace import Pace
 from hypernodes._plan import MapStep
 from hypernodes._program import columns_of, map_rows, with_index
@@ -39,10 +40,12 @@ def common_path(stage: Stage) -> tuple[str, ...]:
 class _Frame:
     """One row of a blueprint with several units, under way."""
 
-    __slots__ = ("blueprint", "fail_at", "failure", "fan", "index", "running", "values", "waits")
+    __slots__ = ("blueprint", "fail_at", "failure", "fan", "index", "recall", "running", "values", "waits")
 
-    def __init__(self, blueprint: Blueprint, fan: _Fan, index: int, values: tuple[Any, ...]) -> None:
-        self.blueprint, self.fan, self.index = blueprint, fan, index
+    def __init__(
+        self, blueprint: Blueprint, fan: _Fan, index: int, values: Sequence[Any], recall: Recall | None = None
+    ) -> None:
+        self.blueprint, self.fan, self.index, self.recall = blueprint, fan, index, recall
         self.values: dict[int, Any] = dict(zip(blueprint.inputs, values, strict=True))
         self.waits = [unit.waits for unit in blueprint.units]
         self.running = 0
@@ -59,10 +62,11 @@ class _Frame:
 class _Fan:
     """Rows of one blueprint that belong together: those of a mapped step of a frame, or the run's own items."""
 
-    __slots__ = ("blueprint", "failed", "failure", "frame", "open", "results", "rows", "unit")
+    __slots__ = ("blueprint", "failed", "failure", "frame", "keys", "open", "results", "rows", "unit")
 
     def __init__(self, blueprint: Blueprint, frame: _Frame | None = None, unit: Unit | None = None) -> None:
         self.blueprint, self.frame, self.unit = blueprint, frame, unit
+        self.keys: dict[int, Any] | None = None
         self.rows: Iterator[tuple[Any, ...]] | None = None
         self.results: list[tuple[Any, ...] | None] = []
         self.open = 0
@@ -242,10 +246,23 @@ class Scheduler:
     def _begin(self, fan: _Fan, index: int, values: tuple[Any, ...]) -> None:
         fan.open += 1
         blueprint = fan.blueprint
-        if blueprint.single is not None:
+        if blueprint.memo is not None:
+            self._go_on(fan, index, blueprint.memo.row(values, fan.keys))
+        elif blueprint.single is not None:
             self._send(blueprint.single, values, fan, index, first=False)
-            return
-        frame = _Frame(blueprint, fan, index, values)
+        else:
+            self._begin_units(_Frame(blueprint, fan, index, values))
+
+    def _go_on(self, fan: _Fan, index: int, recall: Recall) -> None:
+        """Begin what a row has to run next, now that more of it is known."""
+        todo = recall.next()
+        if todo is None:
+            self._row_over(fan, index, recall.outputs(), None)
+        else:
+            self._begin_units(_Frame(todo[0], fan, index, todo[1], recall))
+
+    def _begin_units(self, frame: _Frame) -> None:
+        blueprint = frame.blueprint
         frame.running += 1
         for unit in blueprint.units:
             if not unit.waits:
@@ -262,6 +279,8 @@ class Scheduler:
             return
         assert unit.inner is not None and unit.fan is not None
         fan = _Fan(unit.inner, frame, unit)
+        if frame.recall is not None and unit.inner.memo is not None:
+            fan.keys = frame.recall.inner_keys(unit.fan)
         try:
             fan.rows = map_rows(unit.fan, values)
         except GraphError as error:
@@ -299,18 +318,28 @@ class Scheduler:
             return
         assert isinstance(what, Unit)
         if failed:
-            self._unit_failed(owner, *failed)
+            failure, step = failed
+            if failure.made:
+                self._made(owner, failure.made)
+            self._unit_failed(owner, failure, step)
         else:
             assert values is not None
             self._unit_made(owner, what, values)
         self._unit_over(owner)
 
     def _unit_made(self, frame: _Frame, unit: Unit, values: Iterable[Any]) -> None:
-        frame.values.update(zip(unit.writes, values, strict=True))
+        self._made(frame, dict(zip(unit.writes, values, strict=True)))
         for at in unit.readers:
             frame.waits[at] -= 1
             if not frame.waits[at]:
                 self._start(frame, frame.blueprint.units[at])
+
+    @staticmethod
+    def _made(frame: _Frame, made: dict[int, Any]) -> None:
+        """Values are there; what is worth keeping is kept at once, whatever becomes of the row."""
+        frame.values.update(made)
+        if frame.recall is not None:
+            frame.recall.learn(made)
 
     @staticmethod
     def _unit_failed(frame: _Frame, failure: Failure, step: int) -> None:
@@ -321,14 +350,20 @@ class Scheduler:
         frame.running -= 1
         if frame.running:
             return
-        if frame.failure is not None:
+        recall, failure = frame.recall, frame.failure
+        if failure is not None:
             assert frame.fail_at is not None
-            self._row_over(frame.fan, frame.index, None, (frame.failure, frame.fail_at))
+            if failure.made is not None:
+                made = {slot: frame.values[slot] for slot in frame.blueprint.outputs if slot in frame.values}
+                failure = replace(failure, made=made if recall is None else None)
+            self._row_over(frame.fan, frame.index, None, (failure, frame.fail_at))
         elif frame.fan.dead(frame.index):
             self._row_over(frame.fan, frame.index, None, None)
+        elif recall is not None:
+            self._go_on(frame.fan, frame.index, recall)
         else:
-            made = tuple([frame.values[slot] for slot in frame.blueprint.outputs])
-            self._row_over(frame.fan, frame.index, made, None)
+            outputs = tuple([frame.values[slot] for slot in frame.blueprint.outputs])
+            self._row_over(frame.fan, frame.index, outputs, None)
 
     def _row_over(
         self, fan: _Fan, index: int, values: tuple[Any, ...] | None, failed: tuple[Failure, int] | None
@@ -357,7 +392,8 @@ class Scheduler:
             failure = fan.failure
             depth = len(unit.fan.path) - 1
             items = with_index(failure.items, depth, fan.failed) if len(failure.items) > depth else failure.items
-            self._unit_failed(frame, replace(failure, items=items), unit.first)
+            made: dict[int, Any] | None = None if failure.made is None else {}
+            self._unit_failed(frame, replace(failure, items=items, made=made), unit.first)
         elif not frame.dead(unit.first):
             done = [row for row in fan.results if row is not None]
             self._unit_made(frame, unit, columns_of(done, len(unit.writes)))

@@ -1,11 +1,11 @@
-"""What a plugin declares about an engine or a backend, before its library is imported."""
+"""What a plugin declares about an engine, a backend or a cache, before its library is imported."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-__all__ = ["MODES", "BackendSpec", "EngineSpec"]
+__all__ = ["MODES", "BackendSpec", "CacheSpec", "EngineSpec"]
 
 MODES = ("sequential", "async", "parallel")
 
@@ -51,6 +51,16 @@ class BackendSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provides", _names(self.provides))
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSpec:
+    """A kind of cache by name: where its class lies. Its addresses are opened by the hook `open_cache`."""
+
+    name: str
+    target: str
+    summary: str = ""
+    distribution: str = field(default="", compare=False)
 
 
 def _names(facts: Iterable[str]) -> frozenset[str]:

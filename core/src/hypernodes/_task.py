@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -73,10 +74,13 @@ class Stage:
     """Steps that run in one place without leaving it, with the values that enter and leave.
 
     `inputs` and `outputs` are (name, slot) pairs. `indices` are the positions of the steps in the plan they are from.
+    With `salvages` a failure brings along which outputs had been made before it.
     What is made of a stage - programs, its pickle, the cuts for scheduling - is kept with it.
     """
 
-    __slots__ = ("_programs", "blueprints", "indices", "inputs", "is_async", "name", "outputs", "packed", "steps")
+    __slots__ = (
+        *("_programs", "blueprints", "indices", "inputs", "is_async", "name", "outputs", "packed", "salvages", "steps"),
+    )
 
     def __init__(
         self,
@@ -85,8 +89,10 @@ class Stage:
         inputs: Sequence[tuple[str, int]],
         outputs: Sequence[tuple[str, int]],
         indices: Sequence[int] | None = None,
+        *,
+        salvages: bool = False,
     ) -> None:
-        self.name = name
+        self.name, self.salvages = name, salvages
         self.steps = tuple(steps)
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
@@ -105,10 +111,14 @@ class Stage:
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Stage, (self.name, self.steps, self.inputs, self.outputs, self.indices)
+        return _stage, (self.name, self.steps, self.inputs, self.outputs, self.indices, self.salvages)
 
     def __repr__(self) -> str:
         return f"<stage of '{self.name}': {', '.join(step.path[-1] for step in self.steps)}>"
+
+
+def _stage(name: str, steps: Any, inputs: Any, outputs: Any, indices: Any, salvages: bool) -> Stage:
+    return Stage(name, steps, inputs, outputs, indices, salvages=salvages)
 
 
 def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> Reply:
@@ -132,7 +142,7 @@ def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> 
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                failures[len(values)] = failed_row(program, error, place)
+                failures[len(values)] = failed_row(stage, program, error, place)
                 values.append(None)
     return Reply(values, failures, time.perf_counter() - started)
 
@@ -151,16 +161,18 @@ async def _run_rows_async(
         except ABORTS:
             raise
         except BaseException as error:
-            failures[len(values)] = failed_row(program, error, place)
+            failures[len(values)] = failed_row(stage, program, error, place)
             values.append(None)
 
 
-def failed_row(program: Program, error: BaseException, place: str) -> tuple[Failure, int]:
+def failed_row(stage: Stage, program: Program, error: BaseException, place: str) -> tuple[Failure, int]:
     """A row's exception as a failure and the index of its step; raises it again if no step raised it."""
+    made = program.made(error) if stage.salvages else None
     located = program.locate(error)
     if located is None:
         raise error
-    return located.failure(place), located.step
+    failure = located.failure(place)
+    return failure if made is None else replace(failure, made=made), located.step
 
 
 def run_task(stage: Stage, task: Task, place: str = "") -> Outcome:

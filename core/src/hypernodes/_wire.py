@@ -282,7 +282,19 @@ def _portable(failure: Failure) -> Failure:
         survives = False
     if not survives:
         error = RemoteError(failure.type_name, failure.message, text)
-    return replace(failure, error=error, traceback_text=text)
+    return replace(failure, error=error, traceback_text=text, made=_sendable(failure.made))
+
+
+def _sendable(made: dict[int, Any] | None) -> dict[int, Any] | None:
+    """What was made before a failure, as far as it can travel; whatever cannot is made again another time."""
+    found: dict[int, Any] = {}
+    for slot, value in (made or {}).items():
+        try:
+            dumps(value)
+        except Exception:
+            continue
+        found[slot] = value
+    return None if made is None else found
 
 
 def _traceback_text(error: BaseException) -> str:

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from hypernodes._specs import BackendSpec, EngineSpec
+    from hypernodes._cache import Cache
+    from hypernodes._specs import BackendSpec, CacheSpec, EngineSpec
 
 __all__ = [
     "NAMES",
     "backends",
+    "caches",
     "engines",
     "exports",
     "extract",
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 PROJECT = "hypernodes"
-NAMES = ("engines", "backends", "exports", "refuse_pair", "subscribe", "inject", "extract", "open_cache")
+NAMES = ("engines", "backends", "caches", "exports", "refuse_pair", "subscribe", "inject", "extract", "open_cache")
 """Every hook; a plugin that implements another name is set aside, since that is nearly always a misspelling."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -57,9 +59,14 @@ def backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
 
 
 @hookspec
+def caches() -> Iterable[CacheSpec]:  # type: ignore[empty-body]
+    """The kinds of cache that this plugin brings. Called when `engines` is; the same happens if it raises."""
+
+
+@hookspec
 def exports() -> Mapping[str, str]:  # type: ignore[empty-body]
-    """The caches and callbacks that this plugin brings, for `from hypernodes import NameOfIt`: class names ending in
-    `Cache` or `Callback`, each with its import path, such as `{"TableCache": "my_package.cache:TableCache"}`.
+    """The callbacks that this plugin brings, for `from hypernodes import NameOfIt`: class names ending in `Callback`,
+    each with its import path, such as `{"ChartCallback": "my_package.chart:ChartCallback"}`.
 
     Called when such a name is first asked for. If it raises, or returns anything else, that is logged and the plugin
     exports nothing.
@@ -104,9 +111,9 @@ def extract(carrier: Mapping[str, str]) -> AbstractContextManager[object] | None
 
 
 @hookspec(firstresult=True)
-def open_cache(url: str) -> Any | None:
+def open_cache(url: str) -> Cache | None:
     """The cache behind this address, or None if the address is not yours.
 
-    Called when a run starts, where the user called it; on the far side only for addresses that are shared. The
-    first cache wins. If it raises, the run fails with a `CacheError` that names the plugin.
+    Called when an address `scheme://...` is opened: by `cache=`, by the command line, and on the far side only for
+    caches that are shared. The first cache wins. If it raises, opening fails with a `CacheError` that names the plugin.
     """

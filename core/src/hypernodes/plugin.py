@@ -1,4 +1,4 @@
-"""The door for plugin authors: contracts, specs, hooks, and what engines and backends call.
+"""The door for plugin authors: contracts, specs, hooks, and what engines, backends and caches call.
 
 An engine over an executor subclasses `ExecutorEngine`; one that schedules by itself subclasses `Engine` and runs its
 tasks with `run_task` or its steps with `run_step`. A backend subclasses `Backend` and `Session`, and calls `receive` on
@@ -10,18 +10,29 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from hypernodes._specs import BackendSpec, EngineSpec
+from hypernodes._specs import BackendSpec, CacheSpec, EngineSpec
 from hypernodes.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from hypernodes._backend import Backend, Session, pair
+    from hypernodes._bytes_cache import BytesCache, Kept, Refused
+    from hypernodes._cache import Cache, Found, Note
     from hypernodes._context import Context
     from hypernodes._engine import Engine, Feed, Site
-    from hypernodes._errors import IncompatibleEngineError, PlaceError, RemoteError, UnsendableError, WorkerLostError
+    from hypernodes._errors import (
+        CacheError,
+        CacheWarning,
+        IncompatibleEngineError,
+        PlaceError,
+        RemoteError,
+        UnsendableError,
+        WorkerLostError,
+    )
     from hypernodes._executor import ExecutorEngine, serve
     from hypernodes._failure import Failure
     from hypernodes._pace import Pace
     from hypernodes._progress_lines import LineProgress, summary
+    from hypernodes._signing import SigningKey, signing_key_of
     from hypernodes._tally import Part, Speed, Tally, counted, duration, printable
     from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_step, run_task
     from hypernodes._threads import ThreadPool
@@ -32,21 +43,31 @@ __all__ = [
     "Backend",
     "BackendSpec",
     "Batch",
+    "BytesCache",
+    "Cache",
+    "CacheError",
+    "CacheSpec",
+    "CacheWarning",
     "Context",
     "Engine",
     "EngineSpec",
     "ExecutorEngine",
     "Failure",
     "Feed",
+    "Found",
     "IncompatibleEngineError",
+    "Kept",
     "LineProgress",
+    "Note",
     "Outcome",
     "Pace",
     "Part",
     "PlaceError",
+    "Refused",
     "RemoteError",
     "Reply",
     "Session",
+    "SigningKey",
     "Site",
     "Speed",
     "Stage",
@@ -66,20 +87,27 @@ __all__ = [
     "run_step",
     "run_task",
     "serve",
+    "signing_key_of",
     "summary",
 ]
 
 # A manifest needs specs and `hookimpl` alone: the rest, with asyncio behind it, loads when an engine does.
 _HOMES = {
     "_backend": ("Backend", "Session", "pair"),
+    "_bytes_cache": ("BytesCache", "Kept", "Refused"),
+    "_cache": ("Cache", "Found", "Note"),
     "_context": ("Context",),
     "_engine": ("Engine", "Feed", "Site"),
-    "_errors": ("IncompatibleEngineError", "PlaceError", "RemoteError", "UnsendableError", "WorkerLostError"),
+    "_errors": (
+        *("CacheError", "CacheWarning", "IncompatibleEngineError"),
+        *("PlaceError", "RemoteError", "UnsendableError", "WorkerLostError"),
+    ),
     "_executor": ("ExecutorEngine", "serve"),
     "_failure": ("Failure",),
     "_pace": ("Pace",),
     "_progress_lines": ("LineProgress", "summary"),
     "_tally": ("Part", "Speed", "Tally", "counted", "duration", "printable"),
+    "_signing": ("SigningKey", "signing_key_of"),
     "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_step", "run_task"),
     "_threads": ("ThreadPool",),
     "_wire": ("receive",),

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from hypernodes._specs import BackendSpec, EngineSpec
+from hypernodes._cache import Cache
+from hypernodes._specs import BackendSpec, CacheSpec, EngineSpec
 from hypernodes.testing._promises import Promises
 
 __all__ = ["ManifestContract"]
@@ -38,6 +39,10 @@ class ManifestContract(Promises):
     def specs(self, found: EntryPoint) -> list[EngineSpec | BackendSpec]:
         manifest = found.load()
         return [*_called(manifest, "engines"), *_called(manifest, "backends")]
+
+    @pytest.fixture
+    def cache_specs(self, found: EntryPoint) -> list[CacheSpec]:
+        return list(_called(found.load(), "caches"))
 
     def test_manifest_loads_nothing_but_itself(self, found: EntryPoint) -> None:
         command = [sys.executable, "-c", _LOADED, found.module]
@@ -82,6 +87,14 @@ class ManifestContract(Promises):
             facts = [name for name in type(spec).__slots__ if name not in ("summary", "distribution")]
             assert {name: getattr(spec, name) for name in facts} == {name: getattr(own, name) for name in facts}
 
+    def test_caches_are_described_and_can_be_imported_from_hypernodes(self, cache_specs: list[Any]) -> None:
+        hypernodes = importlib.import_module("hypernodes")
+        for spec in cache_specs:
+            assert isinstance(spec, CacheSpec)
+            assert spec.summary, "a spec has a one-line summary"
+            assert issubclass(_class_of(spec), Cache)
+            assert getattr(hypernodes, spec.target.partition(":")[2]) is _class_of(spec)
+
 
 def _called(manifest: Any, hook: str) -> Iterator[Any]:
     function = getattr(manifest, hook, None)
@@ -89,6 +102,6 @@ def _called(manifest: Any, hook: str) -> Iterator[Any]:
         yield from function()
 
 
-def _class_of(spec: EngineSpec | BackendSpec) -> Any:
+def _class_of(spec: EngineSpec | BackendSpec | CacheSpec) -> Any:
     module, _, name = spec.target.partition(":")
     return getattr(importlib.import_module(module), name)

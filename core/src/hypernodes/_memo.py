@@ -1,0 +1,375 @@
+"""What a plan's rows need to know of its caches: the key of each result, what is kept already, what is left to run.
+
+A result's key is made of the node's code and of the keys of what it reads; what no cached node made has the digest of
+its content for a key. So keys are known before anything runs, but for what comes after a node whose results are not
+kept: its result is digested when it is there. A row is looked up from the wanted outputs backwards, and what a found
+result was made of is neither loaded nor run.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
+from time import time
+from typing import Any, NamedTuple
+
+from hypernodes._blueprint import Blueprint
+from hypernodes._cache import Cache
+from hypernodes._code import Code, code_of
+from hypernodes._digest import digest_of
+from hypernodes._errors import CacheWarning, UnkeyableError
+from hypernodes._plan import SPAN, MapStep, Plan, Step
+from hypernodes._record import Record, deliver
+
+__all__ = ["Memo", "Recall", "caches_of"]
+
+Key = bytes | None
+"""None says that there is no sound one."""
+
+Cut = Callable[[Sequence[Step | MapStep], Sequence[tuple[str, int]], Sequence[tuple[str, int]]], Blueprint]
+
+
+class Variant(NamedTuple):
+    """Some steps of a plan, cut for scheduling: the slots they take from elsewhere, and those that come home."""
+
+    steps: tuple[int, ...]
+    blueprint: Blueprint
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+
+
+def caches_of(plan: Plan, caches: Sequence[Cache | None]) -> list[Cache | None]:
+    """For each step the cache that keeps its results; `caches` has one for each setting of the whole plan."""
+    return [
+        caches[step.setting] if isinstance(step, Step) and step.node.cache else None  # a map keeps its rows, not itself
+        for step in plan.steps
+    ]
+
+
+class Memo:
+    """One plan and its caches. `cut` makes a blueprint of some of its steps; `inner` are the memos of its maps."""
+
+    def __init__(self, plan: Plan, caches: Sequence[Cache | None], cut: Cut, inner: Mapping[int, Memo]) -> None:
+        self.plan, self.cut, self.inner = plan, cut, inner
+        self.steps = plan.steps
+        self.caches = caches_of(plan, caches)
+        self.maker = {slot: at for at, step in enumerate(plan.steps) for slot in step.writes}
+        self.inputs = tuple(slot for _, slot in plan.inputs)
+        self.wanted = tuple(slot for _, slot in plan.outputs)
+        self.variants: dict[tuple[int, ...], Variant] = {}
+        self.codes: list[Code | None] = []
+        self.last: dict[int, tuple[Any, Key]] = {}
+        self.warned: set[str] = set()
+        self.keyed = self._keyed_slots()
+
+    def _keyed_slots(self) -> set[int]:
+        """The slots whose keys some result's key hangs on."""
+        keyed: set[int] = set()
+        for at in range(len(self.steps) - 1, -1, -1):
+            step = self.steps[at]
+            if self.caches[at] is not None or (at in self.inner and not keyed.isdisjoint(step.writes)):
+                keyed.update(step.sources)
+        return keyed
+
+    # -- a call
+
+    def begin(self) -> None:
+        """Look at the code of the nodes anew: what their functions reach may have changed since the last call."""
+        self.codes = [
+            None if cache is None else self._code(step) for step, cache in zip(self.steps, self.caches, strict=True)
+        ]
+        self.last = {}
+
+    def end(self) -> None:
+        """Let go of what a call gave."""
+        self.last = {}
+
+    def row(self, values: Iterable[Any], keys: Mapping[int, Key] | None = None) -> Recall:
+        """One row; `keys` are those of inputs that have one already."""
+        return Recall(self, dict(zip(self.inputs, values, strict=True)), dict(keys or {}))
+
+    def _code(self, step: Step | MapStep) -> Code | None:
+        assert isinstance(step, Step)
+        try:
+            return code_of(step.node.func)
+        except UnkeyableError as error:
+            self.warn(step, str(error))
+            return None
+
+    def warn(self, step: Step | MapStep, reason: str) -> None:
+        """Say once for each node that its results are not kept."""
+        where = " > ".join(step.path)
+        if where not in self.warned:
+            self.warned.add(where)
+            message = f"results of node '{where}' are not cached: {reason}"
+            try:
+                warnings.warn(message, CacheWarning, stacklevel=2)
+            except CacheWarning:
+                import logging
+
+                logging.getLogger("hypernodes").warning("%s", message)
+
+    # -- keys
+
+    def digest(self, slot: int, value: Any) -> Key:
+        """The key of a value that no cached node made. One that comes with row after row is digested once."""
+        last = self.last.get(slot)
+        if last is not None and last[0] is value:
+            return last[1]
+        name = next((name for name, at in self.plan.inputs if at == slot), None)
+        try:
+            key: Key = digest_of(value, name or self._output_name(slot))
+        except UnkeyableError as error:
+            for step in self.steps:
+                if isinstance(step, Step) and slot in step.sources:
+                    self.warn(step, str(error))
+            key = None
+        if name is not None:
+            self.last[slot] = (value, key)
+        return key
+
+    def _output_name(self, slot: int) -> str:
+        step = self.steps[self.maker[slot]]
+        names = [name for name, _ in step.inner.outputs] if isinstance(step, MapStep) else step.node.outputs
+        return names[step.writes.index(slot)]
+
+    def step_key(self, at: int, keys: Mapping[int, Key]) -> Key:
+        """The key of a cached step's results; raises KeyError while that of something it reads is not known."""
+        step, code = self.steps[at], self.codes[at]
+        assert isinstance(step, Step)
+        parts = [b"hypernodes 1", b"" if code is None else code.digest, b"%d" % (len(step.writes) * step.node.unpacks)]
+        sound = code is not None
+        for name, slot in step.reads:
+            if name == SPAN:
+                continue
+            key = keys[slot]
+            if key is None:
+                sound = False
+            else:
+                parts += (name.encode(), key)
+        return _hashed(parts) if sound else None
+
+    def derive(self, keys: dict[int, Key], steps: Iterable[int]) -> None:
+        """Add to `keys` those of what these steps make, as far as it follows from the keys that are known."""
+        for at in steps:
+            step = self.steps[at]
+            if isinstance(step, MapStep):
+                keys.update(self._map_keys(at, step, keys))
+                continue
+            if self.caches[at] is None:
+                continue
+            try:
+                found = self.step_key(at, keys)
+            except KeyError:
+                continue
+            if found is not None:
+                for position, slot in enumerate(step.writes):
+                    keys[slot] = found + b"%d" % position
+
+    def _map_keys(self, at: int, step: MapStep, keys: Mapping[int, Key]) -> dict[int, Key]:
+        """The keys of the lists that a mapped pipeline makes: of its nodes for any row, and of the lists it is over."""
+        inner = self.inner.get(at)
+        if inner is None or not inner.codes:
+            return {}
+        own: dict[int, Key] = {}
+        over: list[bytes] = []
+        for position, ((name, slot), source) in enumerate(zip(step.inner.inputs, step.sources, strict=True)):
+            if name == SPAN:
+                continue
+            key = keys.get(source)
+            if key is None:
+                return {}
+            if position in step.mapped:
+                over.append(key)
+            own[slot] = _hashed((b"each", key)) if position in step.mapped else key
+        inner.derive(own, range(len(inner.steps)))
+        made = [own.get(slot) for slot in inner.wanted]
+        if any(key is None for key in made):
+            return {}
+        mode = step.mode.encode()
+        return {
+            slot: _hashed((b"map", mode, key, *over))
+            for slot, key in zip(step.writes, made, strict=True)
+            if key is not None
+        }
+
+    def note(self, at: int, keys: Mapping[int, Key]) -> dict[str, Any]:
+        """What an entry says of how it came about, without any value."""
+        step, code = self.steps[at], self.codes[at]
+        assert isinstance(step, Step)
+        inputs = {name: (keys.get(slot) or b"").hex() for name, slot in step.reads if name != SPAN}
+        outputs = list(step.node.outputs)
+        return {
+            "node": step.node.name,
+            "code": {} if code is None else code.parts,
+            "inputs": inputs,
+            "outputs": outputs,
+        }
+
+    # -- what is left to run
+
+    def variant(self, steps: tuple[int, ...]) -> Variant:
+        """These steps, cut for scheduling; cut once for each choice of steps."""
+        found = self.variants.get(steps)
+        if found is None:
+            found = self.variants[steps] = self._variant(steps)
+        return found
+
+    def _variant(self, steps: tuple[int, ...]) -> Variant:
+        chosen = set(steps)
+        made = {slot for at in steps for slot in self.steps[at].writes}
+        reads = tuple(dict.fromkeys(slot for at in steps for slot in self.steps[at].sources if slot not in made))
+        elsewhere = {slot for at, step in enumerate(self.steps) if at not in chosen for slot in step.sources}
+        kept = {slot for at in steps if self.caches[at] is not None for slot in self.steps[at].writes}
+        home = kept | elsewhere | set(self.wanted)
+        makes = tuple(slot for at in steps for slot in self.steps[at].writes if slot in home)
+        names = {slot: name for name, slot in self.plan.inputs}
+        blueprint = self.cut(
+            [self.steps[at] for at in steps],
+            [(names.get(slot, f"value_{slot}"), slot) for slot in reads],
+            [(f"value_{slot}", slot) for slot in makes],
+        )
+        return Variant(steps, blueprint, reads, makes)
+
+
+class Recall:
+    """One row on its way: what is known of it, and which steps are next."""
+
+    __slots__ = ("_keyed", "_missed", "current", "keys", "memo", "values")
+
+    def __init__(self, memo: Memo, values: dict[int, Any], keys: dict[int, Key]) -> None:
+        self.memo, self.values, self.keys = memo, values, keys
+        self.current: Variant | None = None
+        self._keyed: dict[int, Key] = {}
+        self._missed: set[int] = set()
+
+    def next(self) -> tuple[Blueprint, list[Any]] | None:
+        """What to run now, and the values it takes; None when every wanted output is there."""
+        self._derive()
+        run, first_unknown = self._needed()
+        if not run:
+            return None
+        # What comes after a step that cannot be looked up yet waits with it, so that the earliest failure stays first.
+        steps = tuple(sorted(at for at in run if first_unknown is None or at < first_unknown))
+        self.current = self.memo.variant(steps)
+        return self.current.blueprint, [self.values[slot] for slot in self.current.reads]
+
+    def outputs(self) -> tuple[Any, ...]:
+        """The wanted outputs."""
+        return tuple([self.values[slot] for slot in self.memo.wanted])
+
+    def learn(self, made: Mapping[int, Any]) -> None:
+        """Take in what was made, and keep what is to be kept."""
+        memo, values = self.memo, self.values
+        values.update(made)
+        for at in dict.fromkeys([memo.maker[slot] for slot in made]):
+            key = self._keyed.get(at)
+            cache = memo.caches[at]
+            writes = memo.steps[at].writes
+            if key is not None and cache is not None and all(slot in made for slot in writes):
+                cache.save(key.hex(), tuple([made[slot] for slot in writes]), memo.note(at, self.keys))
+
+    def inner_keys(self, step: MapStep) -> dict[int, Key]:
+        """The keys of those inputs of a mapped pipeline that all its rows share."""
+        shared = enumerate(zip(step.inner.inputs, step.sources, strict=True))
+        return {
+            slot: self.keys[source]
+            for position, ((_, slot), source) in shared
+            if position not in step.mapped and self.keys.get(source) is not None
+        }
+
+    # -- keys
+
+    def _derive(self) -> None:
+        """Find the keys of all steps, as far as they are known by now."""
+        memo, keys = self.memo, self.keys
+        for at, step in enumerate(memo.steps):
+            if at in self._keyed:
+                continue
+            cached = memo.caches[at] is not None
+            if not cached and (at not in memo.inner or memo.keyed.isdisjoint(step.writes)):
+                continue
+            for slot in step.sources:
+                if slot not in keys and slot in self.values and not self._is_span(step, slot):
+                    keys[slot] = memo.digest(slot, self.values[slot])
+            if not cached:
+                memo.derive(keys, (at,))
+                continue
+            try:
+                found = memo.step_key(at, keys)
+            except KeyError:
+                continue
+            self._keyed[at] = found
+            if found is not None:
+                for position, slot in enumerate(step.writes):
+                    keys.setdefault(slot, found + b"%d" % position)
+
+    @staticmethod
+    def _is_span(step: Step | MapStep, slot: int) -> bool:
+        if isinstance(step, MapStep):
+            return step.span is not None and step.sources[step.span] == slot
+        return step.span == slot
+
+    # -- looking up
+
+    def _needed(self) -> tuple[set[int], int | None]:
+        """The steps that have to run, walking back from the wanted outputs, and the first that cannot be told yet."""
+        memo, values = self.memo, self.values
+        run: set[int] = set()
+        unknown: set[int] = set()
+        todo = [slot for slot in memo.wanted if slot not in values]
+        while todo:
+            slot = todo.pop()
+            if slot in values:
+                continue
+            at = memo.maker[slot]
+            if at in run or at in unknown:
+                continue
+            step = memo.steps[at]
+            if memo.caches[at] is not None and at not in self._missed:
+                if at not in self._keyed:
+                    unknown.add(at)
+                    todo += self._unknown_sources(at)
+                    continue
+                if self._found(at, step):
+                    continue
+            run.add(at)
+            todo += [source for source in step.sources if source not in values]
+        return run, min(unknown, default=None)
+
+    def _found(self, at: int, step: Step | MapStep) -> bool:
+        key, cache = self._keyed[at], self.memo.caches[at]
+        assert cache is not None
+        found = None if key is None else cache.load(key.hex())
+        if found is None or not isinstance(found.value, tuple) or len(found.value) != len(step.writes):
+            self._missed.add(at)
+            return False
+        for slot, value in zip(step.writes, found.value, strict=True):
+            self.values.setdefault(slot, value)
+        if isinstance(step, Step) and step.span is not None:
+            deliver([Record(self.values[step.span], step.path, time(), 0.0, "cached", "", "")])
+        return True
+
+    def _unknown_sources(self, at: int) -> list[int]:
+        """The values without a key that the key of this step hangs on."""
+        memo = self.memo
+        found: list[int] = []
+        seen: set[int] = set()
+        todo = list(memo.steps[at].sources)
+        while todo:
+            slot = todo.pop()
+            if slot in seen or slot in self.keys or slot in self.values:
+                continue
+            seen.add(slot)
+            maker = memo.maker[slot]
+            if memo.caches[maker] is None or maker in self._keyed:
+                found.append(slot)
+            else:
+                todo += memo.steps[maker].sources
+        return found
+
+
+def _hashed(parts: Sequence[bytes]) -> bytes:
+    """A hash of the parts that no other parts have."""
+    return sha256(b"".join([b"%d:%b" % (len(part), part) for part in parts])).digest()
