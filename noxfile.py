@@ -80,6 +80,8 @@ nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = CI
 nox.options.sessions = ["core", "all_plugins", "wheels", "acme"]
 if CI:
+    # Often only the end of a log is kept: let it be the failures of the session that failed.
+    nox.options.stop_on_first_error = True
     nox.options.sessions += ["lint", "types", "matrix", "lowest"]
 
 
@@ -116,32 +118,37 @@ def guard(session: nox.Session, expected: dict[str, Path]) -> None:
     session.run("python", "-c", GUARD, VERSION, str(ROOT), *expected, silent=True, log=False)
 
 
+def pytest(session: nox.Session, *paths: str) -> None:
+    """Run the tests in these paths, or all; in CI with short tracebacks, so that many failures fit into a log's end."""
+    session.run("pytest", *(["--tb=short"] if CI else []), *paths, *session.posargs)
+
+
 @nox.session
 def core(session: nox.Session) -> None:
     """The core's own tests, with no plugin installed."""
     install(session, CORE, *group("test"))
-    session.run("pytest", "core/tests", *session.posargs)
+    pytest(session, "core/tests")
 
 
 @nox.session
 def all_plugins(session: nox.Session) -> None:
     """Everything together, every test."""
     install(session, EVERYTHING, *group("test"))
-    session.run("pytest", *session.posargs)
+    pytest(session)
 
 
 @nox.session(python=OTHER_PYTHONS)
 def matrix(session: nox.Session) -> None:
     """Everything together, every test, on the other Pythons."""
     install(session, EVERYTHING, *group("test"))
-    session.run("pytest", *session.posargs)
+    pytest(session)
 
 
 @nox.session(venv_backend="uv")
 def lowest(session: nox.Session) -> None:
     """Every test with the oldest dependencies that the packages declare."""
     install(session, EVERYTHING, "--resolution=lowest-direct", *group("test"), locked=False)
-    session.run("pytest", *session.posargs)
+    pytest(session)
 
 
 @nox.session(venv_backend="uv")
@@ -184,7 +191,7 @@ def acme(session: nox.Session) -> None:
     if not (folder / "pyproject.toml").exists():
         session.error("examples/acme-engine has no pyproject.toml: the example engine is missing from this checkout")
     install(session, CORE, "-e", str(folder), *group("test"))
-    session.run("pytest", str(folder / "tests"), *session.posargs)
+    pytest(session, str(folder / "tests"))
 
 
 @nox.session

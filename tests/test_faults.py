@@ -38,6 +38,7 @@ __all__ = ["no_leaks"]
 
 ROOT = str(Path(__file__).resolve().parent.parent)
 HOME = os.getpid()
+PAUSE = 0.01
 PATIENCE = 20.0
 """Seconds after which what should happen soon is taken for never happening."""
 
@@ -477,22 +478,30 @@ def test_storm_of_kills_loses_nothing_and_blames_nobody() -> None:
     wanted = int(os.environ.get("HYPERNODES_STORM", "150"))
     seed = int(os.environ.get("HYPERNODES_SEED", "1"))
     pick, kills, over = random.Random(seed), 0, threading.Event()
+    drawn = count = 0
+    drawn_at: list[int] = []
 
     def storm() -> None:
         nonlocal kills
         while kills < wanted and not over.wait(pick.uniform(0, 0.02)):
             pids = workers_of(place)
-            if pids:
+            # An item that three workers died of is blamed, rightly or not. Until all is delivered that was drawn
+            # before the last kill but one there is no other, so that it strikes no item thrice on however slow a
+            # machine.
+            if pids and (len(drawn_at) < 2 or count >= drawn_at[-2]):
                 try:
                     os.kill(pick.choice(pids), signal.SIGKILL)
                 except ProcessLookupError:
                     continue
+                drawn_at.append(drawn)
                 kills += 1
 
     def items() -> Iterator[dict[str, int]]:
+        nonlocal drawn
         for x in itertools.count():
             if x >= 3_000 and kills >= wanted:
                 return
+            drawn += 1
             yield {"x": x}
 
     def cube(x: int) -> int:
@@ -509,7 +518,6 @@ def test_storm_of_kills_loses_nothing_and_blames_nobody() -> None:
         began = time.perf_counter()
         thread.start()
         try:
-            count = 0
             for at, value in enumerate(stream):
                 assert value == at**3, f"HYPERNODES_SEED={seed}: item {at} gave {value}"
                 count += 1
@@ -529,21 +537,21 @@ stop = threading.Event()
 """Lets those functions go that were left behind in this process."""
 
 
-@node(output_name="slept", timeout=0.3)
+@node(output_name="slept", timeout=0.5)
 def sleeper(x: int) -> int:
     if x == 2:
         stop.wait(60)
     return x
 
 
-@node(output_name="slept", timeout=0.3, name="sleeper")
+@node(output_name="slept", timeout=0.5, name="sleeper")
 def spinner(x: int) -> int:
     while x == 2 and not stop.is_set():
         pass
     return x
 
 
-@node(output_name="slept", timeout=0.3, name="sleeper")
+@node(output_name="slept", timeout=0.5, name="sleeper")
 async def waiter(x: int) -> int:
     if x == 2:
         await asyncio.sleep(60)
@@ -559,7 +567,7 @@ def test_node_that_runs_too_long_fails_alone_and_soon(backend: Backend, slow: An
         failure = found.pop(2)
         assert found == [0, 1, 3, 4, 5]
         assert isinstance(failure.error, NodeTimeoutError)
-        assert failure.message == "node 'sleeper' ran longer than its timeout of 0.3 s"
+        assert failure.message == "node 'sleeper' ran longer than its timeout of 0.5 s"
         assert (failure.path, failure.item) == (("main", "sleeper"), 2)
         with pytest.raises(TimeoutError):
             pipeline.run(x=2)
@@ -574,22 +582,28 @@ def test_node_that_runs_too_long_fails_alone_and_soon(backend: Backend, slow: An
 
 @on("backend", ["multiprocess"], indirect=True)
 def test_worker_whose_node_ran_too_long_is_replaced(backend: Backend) -> None:
-    @node(output_name="pid", timeout=0.3)
+    @node(output_name="never", timeout=0.3)
     def spin(x: int) -> int:
-        Path(os.environ["TMPDIR"], "spinning").write_text(str(os.getpid()))
         while True:
             pass
 
-    place = Path(os.environ["TMPDIR"], "spinning")
+    still_maps(backend)
+    wait_until(lambda: len(workers_of(backend)) == 2, PATIENCE)
+    before = workers_of(backend)
     with pytest.raises(NodeTimeoutError):
         Pipeline(nodes=[spin], backend=backend).run(x=1)
-    pid = int(place.read_text())
-    place.unlink()
-    deadline = time.monotonic() + 2
-    while is_alive(pid):
-        assert time.monotonic() < deadline, "the worker still spins"
-        time.sleep(0.01)
+    wait_until(lambda: sum(map(is_alive, before)) == 1, 2)
+    wait_until(lambda: len(workers_of(backend)) == 2, PATIENCE)
     still_maps(backend)
+
+
+def wait_until(over: Callable[[], bool], seconds: float) -> None:
+    """Fails when it is not `over` after `seconds`, which are counted in looks: a machine may stand still meanwhile."""
+    for _ in range(round(seconds / PAUSE)):
+        if over():
+            return
+        time.sleep(PAUSE)
+    raise AssertionError(f"not over after {seconds} s")
 
 
 def is_alive(pid: int) -> bool:
@@ -661,6 +675,20 @@ def busy() -> tuple[float, float]:
     return began, time.monotonic()
 
 
+def meet(folder: str, x: int) -> tuple[float, float]:
+    """When it ran, which is not over before two such calls run."""
+    began = time.monotonic()
+    Path(folder, str(x)).touch()
+    wait_until(lambda: len(os.listdir(folder)) >= 2, PATIENCE)
+    return began, time.monotonic()
+
+
+def check_that_an_overlap_is_counted(backend: Backend, folder: Path) -> None:
+    meeting = Pipeline(nodes=[node(meet, output_name="met")], name="meeting", backend=backend)
+    met = list(spans(meeting.map([{"folder": str(folder), "x": x} for x in range(2)])))
+    assert most_at_once(met) == 2, "nothing overlapped: the count would see no excess either"
+
+
 def spans(value: Any) -> Iterator[tuple[float, float]]:
     """All pairs of times in a result."""
     todo = [value]
@@ -688,7 +716,7 @@ def most_at_once(times: list[tuple[float, float]]) -> int:
         if modes != ("sequential", "sequential") and not (engine == "async" and "parallel" in modes)
     ],
 )
-def test_nodes_items_and_nesting_share_one_budget(engine: str, modes: tuple[str, str]) -> None:
+def test_nodes_items_and_nesting_share_one_budget(engine: str, modes: tuple[str, str], tmp_path: Path) -> None:
     nodes, items = modes
     inner = Pipeline(nodes=[left, right, last], name="inner")
     renamed = {"left": "lefts", "right": "rights", "last": "lasts"}
@@ -696,24 +724,25 @@ def test_nodes_items_and_nesting_share_one_budget(engine: str, modes: tuple[str,
     with LocalBackend(engine=engine, max_workers=3, node_execution=nodes, map_execution=items) as backend:
         pipeline = outer.with_backend(backend)
         rows = [{"xs": [1, 2, 3], "x": x} for x in range(4)]
+        if "sequential" not in modes:
+            check_that_an_overlap_is_counted(backend, tmp_path)
         few = list(spans(pipeline.map(rows)))
         many = list(spans(pipeline.map([{"xs": [1], "x": x} for x in range(16)])))
         one = list(spans(pipeline.run(rows[0])))
     assert (len(few), len(many), len(one)) == (48, 96, 12)
     for times in (few, many, one):
         assert most_at_once(times) <= 3
-    if "sequential" not in modes:
-        assert most_at_once(few) > 1, "nothing overlapped: the count would see no excess either"
 
 
-def test_calls_within_nodes_stay_within_the_budget() -> None:
+def test_calls_within_nodes_stay_within_the_budget(tmp_path: Path) -> None:
     with LocalBackend(engine="threaded", max_workers=3) as backend:
+        check_that_an_overlap_is_counted(backend, tmp_path)
         inner = Pipeline(nodes=[left, right], name="inner", backend=backend)
         caller = node(lambda x: inner.map([{"x": 1}] * 3), output_name="rows")
         found = Pipeline(nodes=[caller], backend=backend).map([{"x": x} for x in range(8)])
     times = list(spans(found))
     assert len(times) == 48
-    assert 1 < most_at_once(times) <= 3
+    assert most_at_once(times) <= 3
 
 
 # one pipeline in two parents

@@ -20,7 +20,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "core" / "src" / "hypernodes"
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
         *("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_version"),
-        *("_worker", "_cache", "_signing", "_entry", "_files"),
+        *("_worker", "_cache", "_signing", "_entry", "_files", "_late"),
     ),
     (
         *("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard", "_digest", "_digest_kinds"),

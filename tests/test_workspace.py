@@ -89,9 +89,9 @@ def test_the_bundle_brings_the_core_the_local_plugins_and_progress() -> None:
 def test_each_extra_of_the_bundle_brings_its_plugin() -> None:
     extras = ROOT_FILE["project"]["optional-dependencies"]
     plugins = {name: [Requirement(line).name for line in lines] for name, lines in extras.items() if name != "all"}
-    assert plugins == {
-        name: [f"hypernodes-{name}"] for name in ("daft", "modal", "coiled", "ray", "fsspec", "progress")
-    }
+    expected = {name: [f"hypernodes-{name}"] for name in ("daft", "modal", "coiled", "ray", "fsspec", "progress")}
+    expected["telemetry"] = ["hypernodes-opentelemetry"]
+    assert plugins == expected
     [everything] = map(Requirement, extras["all"])
     assert (everything.name, everything.extras) == ("hypernodes", set(plugins))
 

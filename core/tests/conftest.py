@@ -42,7 +42,8 @@ class Place:
         self.distribution(
             distribution or f"acme-{name}", version, f"[hypernodes]\n{name} = {value or module}\n[other]\nx = y\n"
         )
-        header = "from hypernodes.hookspecs import hookimpl\nfrom hypernodes._specs import BackendSpec, EngineSpec\n"
+        header = "from hypernodes.hookspecs import hookimpl\n"
+        header += "from hypernodes._specs import BackendSpec, CacheSpec, EngineSpec\n"
         (self.site / f"{module}.py").write_text(header + textwrap.dedent(source))
 
     def engine(self, name: str, **options: str) -> None:

@@ -368,8 +368,8 @@ def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_reader_that_leaves_early_ends_the_command_quietly(jobs: Place) -> None:
+    (jobs.path / "cwd" / "rows.jsonl").write_text('{"anything": "x"}\n' * 20_000)
     with start(jobs, "jobs:echoes", "--map", "rows.jsonl") as process:
-        (jobs.path / "cwd" / "rows.jsonl").write_text('{"anything": "x"}\n' * 20_000)
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()

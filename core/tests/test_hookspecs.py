@@ -166,6 +166,22 @@ def test_first_plugin_that_knows_an_address_opens_the_cache(place: Place) -> Non
     ]
 
 
+def test_password_in_an_address_is_not_told(place: Place) -> None:
+    place.plugin("c", "@hookimpl\ndef open_cache(url): raise OSError(f'no answer from {url}')")
+    code = """
+        from hypernodes import _observers as observers
+        from hypernodes._errors import CacheError
+        try:
+            observers.open_cache("c://ada:hunter2@host/x?token=swordfish")
+        except CacheError as problem:
+            answer = str(problem)
+    """
+    assert place.python(code) == (
+        "plugin 'c' of acme-c 1.0 could not open the cache 'c://...@host/x?...': "
+        "OSError: no answer from c://...@host/x?..."
+    )
+
+
 def test_without_plugins_nothing_is_watched_or_added(place: Place) -> None:
     code = """
         from hypernodes import _observers as observers

@@ -57,7 +57,10 @@ def test_thread_that_ends_within_the_grace_is_no_leak(watch: LeakWatch) -> None:
 
 
 def test_child_process_is_caught_with_its_command(watch: LeakWatch) -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()  # just after exec() a process has no command line yet
     found = [one for one in watch.leaks(grace=0.05) if one.startswith("process:")]
     child.communicate(b"\n")
     assert len(found) == 1
@@ -65,12 +68,16 @@ def test_child_process_is_caught_with_its_command(watch: LeakWatch) -> None:
 
 
 def test_orphan_is_caught_by_its_tag(watch: LeakWatch) -> None:
-    # The parent ends at once, so that the child belongs to another process; it waits for our pipe's end.
-    read, write = os.pipe()
-    child = f"import os; os.read({read}, 1)"
-    script = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}], pass_fds=[{read}])"
-    subprocess.run([sys.executable, "-c", script], pass_fds=[read], check=True)
+    # The parent ends at once, so that the child belongs to another process; it says that it runs, and then waits for
+    # our pipe's end. Just after exec() a process has no environment yet.
+    (read, write), (reply, say) = os.pipe(), os.pipe()
+    child = f"import os; os.write({say}, b'x'); os.read({read}, 1)"
+    script = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}], pass_fds=[{read}, {say}])"
+    subprocess.run([sys.executable, "-c", script], pass_fds=[read, say], check=True)
     os.close(read)
+    os.close(say)
+    assert os.read(reply, 1) == b"x"
+    os.close(reply)
     found = kinds(watch)
     os.close(write)
     assert "process" in found
@@ -86,9 +93,9 @@ def test_descriptor_is_caught(watch: LeakWatch) -> None:
 
 def test_shared_memory_is_caught(watch: LeakWatch) -> None:
     segment = shared_memory.SharedMemory(create=True, size=16)
-    segment.close()
     found = watch.leaks(grace=0.05)
-    segment.unlink()
+    segment.unlink()  # first: what no process has mapped any more would be blamed on a test that runs beside this one
+    segment.close()
     assert f"shared memory: {segment.name}" in found
 
 
@@ -122,6 +129,14 @@ os.write(1, b"gone")
     assert os.read(reply, 5) == b"gone"
     os.close(reply)
     assert not any(os.path.basename(name) in one for one in found)
+
+
+def test_directory_beside_shared_memory_is_not_blamed_on_the_test(watch: LeakWatch) -> None:
+    name = f"hypernodes-directory-{watch.tag}"
+    os.mkdir(f"/dev/shm/{name}")
+    found = watch.leaks(grace=0)
+    os.rmdir(f"/dev/shm/{name}")
+    assert f"shared memory: {name}" not in found
 
 
 def test_temporary_file_is_caught(watch: LeakWatch, tmp_path: Path) -> None:

@@ -61,6 +61,16 @@ BROKEN = {
         "PluginError",
         "backends() declares 'local', a name that belongs to hypernodes itself",
     ),
+    "declares a cache that is none": (
+        "@hookimpl\ndef caches(): return [EngineSpec('broken', 'a:B')]",
+        "PluginError",
+        "only CacheSpec may be",
+    ),
+    "takes core's cache": (
+        "@hookimpl\ndef caches(): return [CacheSpec('disk', 'a:B')]",
+        "PluginError",
+        "caches() declares 'disk', a name that belongs to hypernodes itself",
+    ),
     "looks names up while it loads": (
         "from hypernodes._registry import engine_spec\nengine_spec('good')",
         "PluginError",
@@ -437,3 +447,48 @@ def test_package_found_twice_on_the_path_counts_once(place: Place) -> None:
         answer = [engine_spec("good").distribution, [report.version for report in plugins()]]
     """
     assert place.python(code) == ["acme-good", ["1.0"]]
+
+
+def test_cache_of_a_plugin_is_a_name_of_hypernodes(place: Place) -> None:
+    place.plugin("a", "@hookimpl\ndef caches(): return [CacheSpec('shelf', 'acme_cache:ShelfCache', 'a shelf')]")
+    place.module("acme_cache", "class ShelfCache: ...")
+    code = """
+        import hypernodes
+        from hypernodes import _registry as registry
+        from hypernodes import DiskCache, MemoryCache
+        untouched = "acme_manifest" not in sys.modules and "pluggy" not in sys.modules
+        from hypernodes import ShelfCache
+        (report,) = registry.plugins()
+        try:
+            hypernodes.FsspecCache
+        except ImportError as problem:
+            absent = str(problem)
+        try:
+            hypernodes.QuuxCache
+        except AttributeError as problem:
+            unknown = str(problem)
+        answer = [untouched, ShelfCache.__module__, [spec.name for spec in report.caches], absent, unknown]
+    """
+    assert place.python(code) == [
+        True,
+        "acme_cache",
+        ["shelf"],
+        "'FsspecCache' comes with a separate package: pip install 'hypernodes[fsspec]'",
+        "module 'hypernodes' has no attribute 'QuuxCache'",
+    ]
+
+
+def test_cache_that_two_plugins_bring_names_both(place: Place) -> None:
+    for name in ("a", "b"):
+        place.plugin(name, f"@hookimpl\ndef caches(): return [CacheSpec('shelf', 'acme_{name}:ShelfCache')]")
+    code = """
+        import hypernodes
+        from hypernodes import _registry as registry
+        try:
+            hypernodes.ShelfCache
+        except registry.DuplicateNameError as problem:
+            answer = [str(problem), registry.conflicts()]
+    """
+    told, (conflict,) = place.python(code)
+    assert told.startswith("'ShelfCache' is brought by 'acme-a' and by 'acme-b'; import it from the package")
+    assert conflict.startswith("cache 'shelf' is declared by 'acme-a' and by 'acme-b'")

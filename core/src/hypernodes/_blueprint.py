@@ -33,14 +33,20 @@ class Unit:
 class Blueprint:
     """Units and their dependencies. `single` is the only unit's stage, where one stage is all there is.
 
-    With a `memo` each row finds out by itself, and perhaps more than once, which of the steps it has to run: the memo
-    gives it a blueprint of those, and there are no units here.
+    With `in_order` each unit waits for the one before it. With a `memo` each row finds out by itself, perhaps more than
+    once, which of the steps it has to run: the memo gives it a blueprint of those, and there are no units here.
     """
 
     __slots__ = ("inputs", "memo", "outputs", "single", "units")
 
     def __init__(
-        self, units: Sequence[Unit], inputs: Sequence[int], outputs: Sequence[int], memo: Any | None = None
+        self,
+        units: Sequence[Unit],
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        memo: Any | None = None,
+        *,
+        in_order: bool = False,
     ) -> None:
         self.units, self.memo = tuple(units), memo
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
@@ -48,6 +54,8 @@ class Blueprint:
         maker = {slot: at for at, unit in enumerate(units) for slot in unit.writes}
         for at, unit in enumerate(units):
             sources = {maker[slot] for slot in unit.reads if slot in maker}
+            if in_order and at:
+                sources.add(at - 1)
             unit.waits = len(sources)
             for source in sources:
                 units[source].readers.append(at)
@@ -82,6 +90,7 @@ def cut(
     key_of: Callable[[Step | MapStep], Hashable | None] | None = None,
     inner_of: Callable[[MapStep], Blueprint],
     salvages: bool = False,
+    in_order: bool = False,
 ) -> Blueprint:
     """Cut steps into units: each step its own if `fine` (chains stay whole), else a unit for each run of one key.
 
@@ -122,7 +131,7 @@ def cut(
             )
             unit = Unit(reads, writes, members[0], stage, None)
         units.append(unit)
-    return Blueprint(units, [slot for _, slot in inputs], wanted)
+    return Blueprint(units, [slot for _, slot in inputs], wanted, in_order=in_order)
 
 
 def _chains(steps: Sequence[Step | MapStep], key: Callable[[Step | MapStep], Hashable | None]) -> list[list[int]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hypernodes._late import importing
+
 __all__ = ["culprit"]
 
 DEEPEST = 12
@@ -26,7 +28,8 @@ def culprit(value: Any, name: str) -> str:
 
 
 def _survives(value: Any) -> bool:
-    import cloudpickle
+    with importing("cloudpickle"):
+        import cloudpickle
 
     try:
         cloudpickle.loads(cloudpickle.dumps(value, protocol=5))

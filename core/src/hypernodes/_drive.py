@@ -45,21 +45,23 @@ def drive(scheduler: Scheduler, feed: Feed, port: Port, *, in_flight: int) -> It
     def landed(dispatch_id: int) -> Callable[[Future[Any]], None]:
         return lambda future: arrivals.put((dispatch_id, future))
 
-    finished = False
+    finished = sending = False
     try:
         while True:
             room = min(scheduler.room(), scheduler.ahead() - feed.held)
             if room > 0 and not feed.ended:
                 scheduler.admit(feed.take(room))
             while len(flying) < in_flight and (dispatch := scheduler.take()) is not None:
+                sending = True  # where an interrupt strikes now, the chunk may run, and nobody holds its future
                 try:
-                    future = port.send(dispatch)
-                except (PlaceError, KeyboardInterrupt):
-                    raise
+                    future = flying[dispatch.id] = port.send(dispatch)
                 except Exception as error:
+                    sending = False
+                    if isinstance(error, PlaceError):
+                        raise
                     scheduler.refused(dispatch.id, _teller(error))
                     continue
-                flying[dispatch.id] = future
+                sending = False
                 future.add_done_callback(landed(dispatch.id))
             batches = scheduler.batches()
             if batches:
@@ -78,9 +80,9 @@ def drive(scheduler: Scheduler, feed: Feed, port: Port, *, in_flight: int) -> It
                 arrival = arrivals.get()
         finished = True
     finally:
-        if not finished and flying:
+        if not finished:
             running = [future for future in flying.values() if not future.cancel()]
-            if any(not future.done() for future in running):
+            if sending or any(not future.done() for future in running):
                 port.abort()
     if feed.error is not None:
         raise feed.error

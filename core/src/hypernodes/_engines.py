@@ -7,12 +7,13 @@ from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from hypernodes._blueprint import Blueprint, blueprint_of
 from hypernodes._engine import Engine, Feed, Site, run_in_line
 from hypernodes._loops import is_loop_running, keeping_thread_loop
 from hypernodes._overlap import DEFAULT_CONCURRENCY, overlap
 from hypernodes._task import Batch, Outcome, Stage
 
-__all__ = ["AsyncEngine", "SequentialEngine"]
+__all__ = ["AsyncEngine", "SequentialEngine", "on_own_loop"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,15 @@ class AsyncEngine(Engine):
 
     def abatches(self, stage: Stage, tasks: Feed, site: Site) -> AsyncGenerator[list[Batch], None]:
         """What comes of the tasks, on the running loop."""
+        nodes, items = site.node_execution == "async", site.map_execution == "async"
+        return self.on_loop(blueprint_of(stage, fine=nodes, fans=items or nodes), tasks, site)
+
+    def on_loop(self, blueprint: Blueprint, tasks: Feed, site: Site) -> AsyncGenerator[list[Batch], None]:
+        """The same for a stage that is cut already."""
         return overlap(
-            stage,
+            blueprint,
             tasks,
             limit=self.workers(site.max_workers),
-            nodes=site.node_execution == "async",
             items=site.map_execution == "async",
             place=f"{site.name}:{self.name}" if site.name else self.name,
         )
@@ -60,17 +65,21 @@ class AsyncEngine(Engine):
             yield from batch.outcomes()
 
     def batches(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Batch]:
-        assert not is_loop_running(), "the hub moves this to a thread of its own"
-        with asyncio.Runner() as runner:
-            batches = self.abatches(stage, tasks, site)
-            try:
-                while True:
-                    batch = runner.run(_next(batches))
-                    if batch is None:
-                        return
-                    yield from batch
-            finally:
-                runner.run(batches.aclose())
+        return on_own_loop(self.abatches(stage, tasks, site))
+
+
+def on_own_loop(batches: AsyncGenerator[list[Batch], None]) -> Iterator[Batch]:
+    """The batches, from a loop of this generator's own."""
+    assert not is_loop_running(), "the hub moves this to a thread of its own"
+    with asyncio.Runner() as runner:
+        try:
+            while True:
+                batch = runner.run(_next(batches))
+                if batch is None:
+                    return
+                yield from batch
+        finally:
+            runner.run(batches.aclose())
 
 
 async def _next(batches: AsyncGenerator[list[Batch], None]) -> list[Batch] | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, ClassVar
 
+from hypernodes import _observers
 from hypernodes._blueprint import blueprint_of
 from hypernodes._context import Context
 from hypernodes._drive import drive
@@ -102,7 +103,10 @@ class ExecutorEngine(Engine):
             known = len(first) if tasks.ended and blueprint.single is not None else workers
             at_once = 1 if one_by_one else max(1, min(known, workers))
             overlap = DEFAULT_CONCURRENCY if site.max_workers is None else max(1, workers // at_once)
-        port = _ExecutorPort(self, site, workers, Context(pipeline=stage.name, place=place), overlap)
+        carrier: dict[str, str] = {}
+        if not self.shares_memory:
+            _observers.inject(carrier)
+        port = _ExecutorPort(self, site, workers, Context(stage.name, place, carrier), overlap)
         return drive(scheduler, tasks, port, in_flight=workers * (1 + self.queued_per_worker))
 
 

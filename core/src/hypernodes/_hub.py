@@ -19,14 +19,14 @@ from queue import SimpleQueue
 from typing import Any
 
 from hypernodes import _observers
-from hypernodes._backend import engine_spec_of
+from hypernodes._backend import Backend, engine_spec_of
 from hypernodes._blueprint import Blueprint, blueprint_of, cut
 from hypernodes._bridge import batches_from_thread
 from hypernodes._cache_address import open_cache
 from hypernodes._context import Context
 from hypernodes._drive import drive
 from hypernodes._engine import Feed, QueueFeed
-from hypernodes._engines import AsyncEngine
+from hypernodes._engines import AsyncEngine, on_own_loop
 from hypernodes._far import FarEngine
 from hypernodes._ledger import Dispatch
 from hypernodes._local import core_engine
@@ -34,7 +34,7 @@ from hypernodes._memo import Memo, caches_of
 from hypernodes._overlap import overlap
 from hypernodes._pace import Pace
 from hypernodes._places import OpenPlace, Told, using
-from hypernodes._plan import MapStep, Plan, Step
+from hypernodes._plan import MapStep, Plan, Step, leaves
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Batch, Reply, Stage, Task, run_task
 from hypernodes._wire import join, pack_rows, pack_stage, split, unpack_reply
@@ -56,8 +56,15 @@ class Route:
         self.caches = [None if one.cache is None else open_cache(one.cache) for one in plan.settings]
         self.memos: list[Memo] = []
         self._inner: dict[int, Blueprint] = {}
+        self.here = self._here()
         self.blueprint = self._cut(plan)
         self.single = self.blueprint.single
+
+    def _here(self) -> Backend | None:
+        """The backend of a plan that core's own engines run here from beginning to end."""
+        places = {step.place for step in leaves(self.plan)}
+        backend = self.plan.places[places.pop()] if len(places) == 1 else None
+        return backend if backend is not None and core_engine(backend) is not None else None
 
     def _cut(self, plan: Plan) -> Blueprint:
         """The plan as units, or with a memo that cuts for each row what it has to run."""
@@ -93,6 +100,7 @@ class Route:
             key_of=key_of,
             inner_of=self._inner_of,
             salvages=cached,
+            in_order=cached and self.here is not None and self.here.node_execution == "sequential",
         )
 
     def _is_fan(self, step: MapStep) -> bool:
@@ -132,7 +140,11 @@ class Route:
             if feed.error is not None:
                 raise feed.error
             return
-        if self.single is not None:
+        if self.single is None and self.here is not None and core_engine(self.here) == "async":
+            with using(self.here, told) as place, self._recalling():
+                assert isinstance(place.engine, AsyncEngine)
+                yield from on_own_loop(place.engine.on_loop(self.blueprint, feed, place.site))
+        elif self.single is not None:
             with using(self.plan.places[self.single.steps[0].place], told) as place:
                 yield from _execute(place, self.single, feed)
         else:
@@ -141,18 +153,19 @@ class Route:
 
     async def abatches(self, feed: Feed, told: Told | None = None) -> AsyncGenerator[list[Batch], None]:
         """The same on the running loop: coroutine nodes are awaited on it where the plan's engine allows."""
-        if self.single is not None and self.plan.steps:
-            backend = self.plan.places[self.single.steps[0].place]
-            if core_engine(backend) is not None:
-                with using(backend, told) as place:
-                    if isinstance(place.engine, AsyncEngine):
-                        batches = place.engine.abatches(self.single, feed, place.site)
-                    else:
-                        batches = overlap(self.single, feed, limit=1, nodes=False, items=False, place=place.label)
-                    async with aclosing(batches):
-                        async for batch in batches:
-                            yield batch
-                    return
+        if self.here is not None and self.plan.steps:
+            with using(self.here, told) as place, self._recalling():
+                blueprint = self.blueprint
+                if isinstance(place.engine, AsyncEngine) and self.single is not None:
+                    batches = place.engine.abatches(self.single, feed, place.site)
+                elif isinstance(place.engine, AsyncEngine):
+                    batches = place.engine.on_loop(blueprint, feed, place.site)
+                else:
+                    batches = overlap(blueprint, feed, limit=1, items=False, place=place.label)
+                async with aclosing(batches):
+                    async for batch in batches:
+                        yield batch
+                return
         async with aclosing(batches_from_thread(lambda: self.batches(feed, told))) as found:
             async for batch in found:
                 yield batch
@@ -234,7 +247,14 @@ class _Lanes:
 
     def __init__(self, route: Route, told: Told | None) -> None:
         self.places, self.told = route.plan.places, told
-        self.scheduler = Scheduler(route.blueprint, workers=MOST_OPEN, pace=lambda: Pace(0.0, 1))
+        # One place that runs one thing after another takes one item after another, and each to its end.
+        self.most_open = MOST_OPEN if route.here is None else 1
+        self.scheduler = Scheduler(
+            route.blueprint,
+            workers=self.most_open,
+            pace=lambda: Pace(0.0, 1),
+            width=None if route.here is None else 1,
+        )
         self.lanes: dict[int, _Lane] = {}
         self.arrivals: SimpleQueue[Batch | BaseException] = SimpleQueue()
         self.inline: deque[Dispatch] = deque()
@@ -244,7 +264,7 @@ class _Lanes:
         finished = False
         try:
             while True:
-                room = MOST_OPEN - scheduler.open - feed.held
+                room = self.most_open - scheduler.open - feed.held
                 if room > 0 and not feed.ended:
                     scheduler.admit(feed.take(min(room, 64)))
                 while (dispatch := scheduler.take()) is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypernodes._calls import Wanted
 from hypernodes._failure import Failure, raise_failure
+from hypernodes._late import importing
 from hypernodes._plan import Plan
 from hypernodes._program import IrregularRow, Program, compile_program, is_async
 
@@ -28,7 +29,8 @@ class Inline:
         program = self._program()
         call = program.call
         if self.is_async:
-            from hypernodes._loops import run_coroutine
+            with importing("hypernodes._loops"):
+                from hypernodes._loops import run_coroutine
 
             def run(values: dict[str, Any]) -> Any:
                 try:
@@ -65,7 +67,8 @@ class Inline:
         start = len(results)
         try:
             if self.is_async:
-                from hypernodes._loops import run_coroutine
+                with importing("hypernodes._loops"):
+                    from hypernodes._loops import run_coroutine
 
                 run_coroutine(program.call(rows, results.append, **shared))
             else:
@@ -91,7 +94,8 @@ class Inline:
 
     def each(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """The shaped result or the `Failure` of each row, a tuple in the order of the plan's inputs, one at a time."""
-        from hypernodes._loops import keeping_thread_loop, run_coroutine
+        with importing("hypernodes._loops"):
+            from hypernodes._loops import keeping_thread_loop, run_coroutine
 
         program = self._program()
         call = program.call

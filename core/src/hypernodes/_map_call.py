@@ -22,6 +22,7 @@ from hypernodes._engine import Feed
 from hypernodes._errors import GraphError, quoted
 from hypernodes._events import Callback, Listener
 from hypernodes._failure import Failure, failure_of, raise_failure
+from hypernodes._late import importing
 from hypernodes._prepared import Prepared
 from hypernodes._program import columns_of
 from hypernodes._task import Batch
@@ -160,7 +161,8 @@ class MapCall:
             for result in prepared.inline.each(rows):
                 yield [_moved(result, base) if isinstance(result, Failure) else result]
             return
-        from hypernodes._hub import in_order
+        with importing("hypernodes._hub"):
+            from hypernodes._hub import in_order
 
         feed = Feed(rows if watch is None else watch.rows(rows, base))
         batches = prepared.batches(feed, watch, base)

@@ -59,9 +59,17 @@ class Memo:
         self.wanted = tuple(slot for _, slot in plan.outputs)
         self.variants: dict[tuple[int, ...], Variant] = {}
         self.codes: list[Code | None] = []
+        self.prefixes: list[bytes | None] = []
+        # For each step what its key is made of: how each name is written in it, and the slot that it reads.
+        self.fields = [_fields(step) for step in plan.steps]
         self.last: dict[int, tuple[Any, Key]] = {}
         self.warned: set[str] = set()
         self.keyed = self._keyed_slots()
+        self.ordered = tuple(
+            at
+            for at, step in enumerate(plan.steps)
+            if self.caches[at] is not None or (at in inner and not self.keyed.isdisjoint(step.writes))
+        )
 
     def _keyed_slots(self) -> set[int]:
         """The slots whose keys some result's key hangs on."""
@@ -76,9 +84,14 @@ class Memo:
 
     def begin(self) -> None:
         """Look at the code of the nodes anew: what their functions reach may have changed since the last call."""
-        self.codes = [
+        codes = [
             None if cache is None else self._code(step) for step, cache in zip(self.steps, self.caches, strict=True)
         ]
+        self.prefixes = [
+            None if code is None else b"hypernodes 1" + code.digest + _counted(step)
+            for code, step in zip(codes, self.steps, strict=True)
+        ]
+        self.codes = codes
         self.last = {}
 
     def end(self) -> None:
@@ -136,19 +149,15 @@ class Memo:
 
     def step_key(self, at: int, keys: Mapping[int, Key]) -> Key:
         """The key of a cached step's results; raises KeyError while that of something it reads is not known."""
-        step, code = self.steps[at], self.codes[at]
-        assert isinstance(step, Step)
-        parts = [b"hypernodes 1", b"" if code is None else code.digest, b"%d" % (len(step.writes) * step.node.unpacks)]
-        sound = code is not None
-        for name, slot in step.reads:
-            if name == SPAN:
-                continue
+        prefix = self.prefixes[at]
+        parts = [prefix or b""]
+        for name, slot in self.fields[at]:
             key = keys[slot]
             if key is None:
-                sound = False
+                prefix = None
             else:
-                parts += (name.encode(), key)
-        return _hashed(parts) if sound else None
+                parts += (name, b"%d:" % len(key), key)
+        return None if prefix is None else sha256(b"".join(parts)).digest()
 
     def derive(self, keys: dict[int, Key], steps: Iterable[int]) -> None:
         """Add to `keys` those of what these steps make, as far as it follows from the keys that are known."""
@@ -283,33 +292,24 @@ class Recall:
 
     def _derive(self) -> None:
         """Find the keys of all steps, as far as they are known by now."""
-        memo, keys = self.memo, self.keys
-        for at, step in enumerate(memo.steps):
-            if at in self._keyed:
+        memo, keys, values, keyed = self.memo, self.keys, self.values, self._keyed
+        for at in memo.ordered:
+            if at in keyed:
                 continue
-            cached = memo.caches[at] is not None
-            if not cached and (at not in memo.inner or memo.keyed.isdisjoint(step.writes)):
-                continue
-            for slot in step.sources:
-                if slot not in keys and slot in self.values and not self._is_span(step, slot):
-                    keys[slot] = memo.digest(slot, self.values[slot])
-            if not cached:
+            for _, slot in memo.fields[at]:
+                if slot not in keys and slot in values:
+                    keys[slot] = memo.digest(slot, values[slot])
+            if memo.caches[at] is None:
                 memo.derive(keys, (at,))
                 continue
             try:
                 found = memo.step_key(at, keys)
             except KeyError:
                 continue
-            self._keyed[at] = found
+            keyed[at] = found
             if found is not None:
-                for position, slot in enumerate(step.writes):
+                for position, slot in enumerate(memo.steps[at].writes):
                     keys.setdefault(slot, found + b"%d" % position)
-
-    @staticmethod
-    def _is_span(step: Step | MapStep, slot: int) -> bool:
-        if isinstance(step, MapStep):
-            return step.span is not None and step.sources[step.span] == slot
-        return step.span == slot
 
     # -- looking up
 
@@ -373,3 +373,14 @@ class Recall:
 def _hashed(parts: Sequence[bytes]) -> bytes:
     """A hash of the parts that no other parts have."""
     return sha256(b"".join([b"%d:%b" % (len(part), part) for part in parts])).digest()
+
+
+def _fields(step: Step | MapStep) -> list[tuple[bytes, int]]:
+    names = step.reads if isinstance(step, Step) else zip((n for n, _ in step.inner.inputs), step.sources, strict=True)
+    return [(b"%d:%b" % (len(name.encode()), name.encode()), slot) for name, slot in names if name != SPAN]
+
+
+def _counted(step: Step | MapStep) -> bytes:
+    """How many outputs a node's result is unpacked into, 0 where it is one value as it is."""
+    assert isinstance(step, Step)
+    return b"%d;" % (len(step.writes) if step.node.unpacks else 0)

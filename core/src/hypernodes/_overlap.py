@@ -44,11 +44,11 @@ def _outcome(
 
 
 async def overlap(
-    stage: Stage, feed: Feed, *, limit: int, nodes: bool, items: bool, place: str
+    blueprint: Blueprint, feed: Feed, *, limit: int, items: bool, place: str
 ) -> AsyncGenerator[list[Batch], None]:
-    """Run the stage for each task of the feed on the running loop; batches come as they are ready.
+    """Run the blueprint for each task of the feed on the running loop; batches come as they are ready.
 
-    `limit` bounds what runs at once. `nodes` lets the nodes of one item overlap, `items` the items.
+    `limit` bounds what runs at once. `items` lets items overlap; what may of one item is for the blueprint to say.
     """
     pool = ThreadPool(limit, "hypernodes-async")
     token = _pool.set(pool)
@@ -59,7 +59,6 @@ async def overlap(
     feed.on_more(lambda: loop.call_soon_threadsafe(news.set))
     finished = False
     try:
-        blueprint = blueprint_of(stage, fine=nodes, fans=items or nodes)
         work: _Work
         if blueprint.single is not None:
             work = _Rows(blueprint.single, feed, limit if items else 1, done, news, tasks, place)
@@ -100,7 +99,8 @@ async def run_rows_overlapped(
     values: list[tuple[Any, ...] | None] = [None] * len(rows)
     failures = {}
     feed = Feed(rows)
-    async for batch in overlap(stage, feed, limit=limit, nodes=True, items=False, place=place):
+    blueprint = blueprint_of(stage, fine=True, fans=True)
+    async for batch in overlap(blueprint, feed, limit=limit, items=False, place=place):
         for one in batch:
             values[one.first] = one.values[0]
             if one.failures:

@@ -12,6 +12,7 @@ from hypernodes._calls import Columns, Wanted, check_items, merged, wanted
 from hypernodes._errors import GraphError, NodeDefinitionError, did_you_mean, quoted
 from hypernodes._events import Callback, Listener
 from hypernodes._graph import Graph
+from hypernodes._late import importing
 from hypernodes._local import LocalBackend
 from hypernodes._map_call import MapCall
 from hypernodes._nest import NestedPipeline
@@ -308,7 +309,8 @@ class Pipeline:
         return call
 
     def _prepare(self, given: tuple[str, ...], want: Wanted) -> Prepared:
-        from hypernodes import _observers  # a run is the first to need plugins
+        with importing("hypernodes._observers"):  # a run is the first to need plugins
+            from hypernodes import _observers
 
         watched = _observers.subscribed()
         key = (frozenset(given), want, watched)

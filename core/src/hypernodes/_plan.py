@@ -19,7 +19,7 @@ from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
 from hypernodes._settings import INHERIT, Setting
 
-__all__ = ["SPAN", "MapStep", "Plan", "Planned", "Step", "compile_plan"]
+__all__ = ["SPAN", "MapStep", "Plan", "Planned", "Step", "compile_plan", "leaves"]
 
 
 SPAN = "hypernodes_span__"
@@ -340,3 +340,14 @@ class _Compiler:
             place=self.settings[step.setting].place,
             setting=setting,
         )
+
+
+def leaves(plan: Plan) -> Iterator[Step]:
+    """The steps of a plan and of the mapped pipelines in it, in order."""
+    todo: list[Step | MapStep] = list(reversed(plan.steps))
+    while todo:
+        step = todo.pop()
+        if isinstance(step, MapStep):
+            todo += reversed(step.inner.steps)
+        else:
+            yield step

@@ -12,6 +12,7 @@ from hypernodes._engine import Feed
 from hypernodes._events import Callback, Listener
 from hypernodes._failure import raise_failure
 from hypernodes._inline import Inline
+from hypernodes._late import importing
 from hypernodes._local import core_engine
 from hypernodes._plan import Plan
 from hypernodes._task import Batch
@@ -46,15 +47,16 @@ class Prepared:
     def route(self) -> Route:
         """The road through the hub, laid when it is first taken."""
         if self._route is None:
-            from hypernodes._hub import Route
+            with importing("hypernodes._hub"):
+                from hypernodes._hub import Route
 
             self._route = Route(self.plan)
         return self._route
 
     def watch(self, kind: str, total: int | None = None, extra: Sequence[Callback | Listener] = ()) -> Watch:
         """Who tells listeners of a call of this plan."""
-        from hypernodes._watch import Watch
-
+        with importing("hypernodes._watch"):
+            from hypernodes._watch import Watch
         return Watch(kind, self.plan, total, self.facts, extra)
 
     def run(self, values: dict[str, Any], extra: Sequence[Callback | Listener] = ()) -> Any:
@@ -98,7 +100,8 @@ class Prepared:
 
         `base` rows of the call came before those of the feed.
         """
-        from hypernodes._loops import is_loop_running
+        with importing("hypernodes._loops"):
+            from hypernodes._loops import is_loop_running
 
         told = None if watch is None else watch.place
         if is_loop_running():

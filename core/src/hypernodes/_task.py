@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from hypernodes._failure import Failure
 from hypernodes._guard import guarded
+from hypernodes._late import importing
 from hypernodes._plan import SPAN, MapStep, Step
 from hypernodes._program import ABORTS, Program, compile_program, is_async, unpack
 from hypernodes._record import recorded
@@ -130,7 +131,8 @@ def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> 
     values: list[tuple[Any, ...] | None] = []
     failures: dict[int, tuple[Failure, int]] = {}
     if stage.is_async:
-        from hypernodes._loops import run_coroutine
+        with importing("hypernodes._loops"):
+            from hypernodes._loops import run_coroutine
 
         run_coroutine(_run_rows_async(stage, rows, place, values, failures))
     else:
@@ -197,7 +199,8 @@ def run_step(step: Step, arguments: dict[str, Any]) -> tuple[Any, ...]:
         call = partial(recorded(step.path, call, is_async=node.is_async), arguments.pop(SPAN))
     value = call(**arguments)
     if node.is_async:
-        from hypernodes._loops import run_coroutine
+        with importing("hypernodes._loops"):
+            from hypernodes._loops import run_coroutine
 
         value = run_coroutine(value)
     if not node.unpacks:

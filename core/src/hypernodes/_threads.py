@@ -7,9 +7,9 @@ The standard library's pool waits for its threads when the program ends, however
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from hypernodes._loops import close_thread_loop, keep_thread_loop
@@ -62,6 +62,7 @@ class ThreadPool(Executor):
                 del future, fn, args, kwargs, work
                 self._idle.release()
         finally:
+            self._work.put(None)  # for the next one
             close_thread_loop()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -70,12 +71,21 @@ class ThreadPool(Executor):
             self._closed = True
             threads = list(self._threads)
             if cancel_futures:
-                while not self._work.empty():
-                    work = self._work.get()
-                    if work is not None:
-                        work[0].cancel()
-            for _ in threads:
-                self._work.put(None)
+                for future in _taken_from(self._work):
+                    future.cancel()
+            self._work.put(None)
         if wait:
             for thread in threads:
-                thread.join()
+                if thread.is_alive():  # it never was where Ctrl-C struck while it was being started
+                    thread.join()
+
+
+def _taken_from(queue: SimpleQueue[Work | None]) -> Iterator[Future[Any]]:
+    """The futures of the work that no thread has taken yet; threads may be taking some at the same time."""
+    while True:
+        try:
+            work = queue.get_nowait()
+        except Empty:
+            return
+        if work is not None:
+            yield work[0]

@@ -14,7 +14,7 @@ from hypernodes import _observers
 from hypernodes._backend import label
 from hypernodes._events import Callback, Event, Listener, Run
 from hypernodes._failure import Failure
-from hypernodes._plan import MapStep, Plan, Step
+from hypernodes._plan import MapStep, Plan, leaves
 from hypernodes._record import Record, Span, watching, worker_name
 from hypernodes._task import Batch
 
@@ -70,7 +70,7 @@ class Watch:
     ) -> None:
         self.id = f"{os.getpid():08x}{next(_serials):08x}{os.urandom(8).hex()}"
         self.kind = kind
-        steps = tuple((step.path, label(plan.places[step.place])) for step in _leaves(plan))
+        steps = tuple((step.path, label(plan.places[step.place])) for step in leaves(plan))
         self.run = Run(self.id, plan.path[0], kind, total, steps, facts)
         self._spans = itertools.count(int.from_bytes(os.urandom(7), "big") << 4)
         self._lock = threading.RLock()
@@ -81,6 +81,7 @@ class Watch:
         self._heard_at: dict[tuple[str, ...], tuple[int, ...]] = {}
         self._place_of: dict[tuple[str, ...], str] = {}
         self._expected: dict[tuple[str, ...], int | None] = {}
+        self._open_places: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
         self._failure: Failure | None = None
         self._complete = False
@@ -94,7 +95,7 @@ class Watch:
             for setting in plan.settings
         ]
         self._heard_at.update((path, heard[setting]) for path, setting in plan.levels)
-        for step in _leaves(plan):
+        for step in leaves(plan):
             self._place_of[step.path] = label(plan.places[step.place])
             self._heard_at[step.path] = heard[step.setting]
         for path, count in _leaf_counts(plan).items():
@@ -176,7 +177,10 @@ class Watch:
         with self._lock:
             root = self._root
             status = "ok" if phase == "end" else ""
-            span = self._span()
+            # The run that closes a shared place need not be the one that opened it.
+            span = (phase == "end" and self._open_places.pop(name, "")) or self._span()
+            if phase == "start":
+                self._open_places[name] = span
             event = Event(
                 "place", phase, self.id, span, root.span, root.path, root.items, time(), seconds, status, place=name
             )
@@ -363,16 +367,6 @@ def _items(path: tuple[str, ...], span: Span) -> tuple[int | None, ...]:
         if depth < len(items):
             items[depth] = index
     return tuple(items)
-
-
-def _leaves(plan: Plan) -> Iterator[Step]:
-    todo: list[Step | MapStep] = list(reversed(plan.steps))
-    while todo:
-        step = todo.pop()
-        if isinstance(step, MapStep):
-            todo += reversed(step.inner.steps)
-        else:
-            yield step
 
 
 def _leaf_counts(plan: Plan) -> dict[tuple[str, ...], int | None]:

@@ -24,6 +24,7 @@ from hypernodes._context import Context
 from hypernodes._diagnose import culprit
 from hypernodes._errors import RemoteError, UnsendableError, VersionMismatchError
 from hypernodes._failure import Failure, text_of
+from hypernodes._late import importing
 from hypernodes._record import Record, collecting, deliver
 from hypernodes._task import Reply, Stage, Task, run_rows
 
@@ -55,7 +56,8 @@ def versions() -> dict[str, Any]:
 
 def dumps(value: Any, buffers: list[Any] | None = None) -> bytes:
     """Pickle by cloudpickle: what `__main__` and notebooks define goes by value."""
-    import cloudpickle
+    with importing("cloudpickle"):
+        import cloudpickle
 
     callback = None if buffers is None else buffers.append
     try:

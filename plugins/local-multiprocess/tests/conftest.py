@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import uuid
@@ -27,12 +26,12 @@ def tag(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind(tag: str) -> Iterator[None]:
-    """Every test ends with the processes, threads and descriptors that it began with."""
+    """No test leaves a process, a thread or a descriptor behind."""
     fds, threads = open_fds(), set(threading.enumerate())
     yield
     assert tagged(tag) == []
-    assert set(threading.enumerate()) == threads
-    assert open_fds() == fds
+    assert set(threading.enumerate()) <= threads
+    assert open_fds() <= fds  # fewer when an earlier test's garbage was collected in this one
 
 
 @pytest.fixture
@@ -72,8 +71,6 @@ def run_script(tmp_path: Path, tag: str) -> Iterator[Callable[..., Any]]:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                # A shell that started the tests in the background has made Ctrl-C ignored, which is inherited.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         )
         return running[-1]

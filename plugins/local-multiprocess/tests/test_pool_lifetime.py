@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import threading
-import time
 from concurrent.futures import CancelledError
 
 import pytest
@@ -69,9 +68,9 @@ def test_shutdown_by_killing_is_quick_whatever_workers_do(make_pool, tmp_path, t
     running = [call(pool, "touch_then", str(tmp_path / f"{n}"), stuck) for n in range(2)]
     eventually(lambda: all((tmp_path / f"{n}").exists() for n in range(2)))
     rest = [call(pool, "double", n) for n in range(50)]
-    started = time.monotonic()
-    pool.shutdown(kill=True)
-    assert time.monotonic() - started < 1
+    closing = threading.Thread(target=pool.shutdown, kwargs={"kill": True}, daemon=True)
+    closing.start()
+    eventually(lambda: not closing.is_alive(), seconds=1)
     assert tagged(tag) == []
     for future in running:
         with pytest.raises(CancelledError, match="as its pool was shut down"):
@@ -138,9 +137,9 @@ def test_a_script_needs_no_main_guard(run_script, tag):
 @pytest.mark.parametrize("busy", ["", "ask('sleep'); ask('spin'); ask('double', 1)"])
 def test_a_program_that_forgets_its_pool_ends_and_leaves_nothing(run_script, tag, busy):
     script = run_script(SCRIPT + "ask('double', 21).result(20)\n" + busy)
-    started = time.monotonic()
+    eventually(lambda: script.poll() is not None, seconds=5)
     assert script.communicate(timeout=20) == ("", "")
-    assert script.returncode == 0 and time.monotonic() - started < 5
+    assert script.returncode == 0
     assert tagged(tag) == []
 
 
@@ -181,28 +180,28 @@ def test_ctrl_c_reaches_the_program_and_not_its_workers(run_script, tmp_path, ta
         + f"""
 for met in [ask('meet', {str(meeting)!r}, 2) for _ in range(2)]: met.result(20)
 pids = pool.pids
-future = ask('touch_then', {str(begun)!r}, 'sleep')
 try:
-    future.result(60)
+    ask('touch_then', {str(begun)!r}, 'sleep').result(60)
 except KeyboardInterrupt:
     print(len(pids), pool.pids == pids)
     pool.shutdown(kill=True)
 """
     )
     eventually(begun.exists)
-    started = time.monotonic()
-    for pid in sorted(tagged(tag), reverse=True):  # to all of them, as a terminal does, to the program last
+    for pid in {*tagged(tag)} - {script.pid}:  # to all of them, as a terminal does, to the program last
         os.kill(pid, signal.SIGINT)
+    script.send_signal(signal.SIGINT)
+    eventually(lambda: script.poll() is not None, seconds=2)
     out, errors = script.communicate(timeout=20)
     assert (out, errors, script.returncode) == ("2 True\n", "", 0)
-    assert time.monotonic() - started < 2 and tagged(tag) == []
+    assert tagged(tag) == []
 
 
 def test_a_pool_within_a_worker_goes_with_it(run_script, tmp_path, tag):
     begun = tmp_path / "begun"
     script = run_script(SCRIPT + f"ask('nest', {str(begun)!r}).result(60)")
     eventually(begun.exists)
-    assert len(tagged(tag)) == 7
+    eventually(lambda: len(tagged(tag)) == 7)
     script.kill()
     script.wait(20)
     eventually(lambda: tagged(tag) == [], seconds=2)

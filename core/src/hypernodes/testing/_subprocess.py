@@ -10,7 +10,7 @@ import sys
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import IO, Any, ClassVar
 
 from hypernodes.plugin import Backend, PlaceError, Session, WorkerLostError, pair
@@ -115,8 +115,11 @@ class _Session(Session):
 
     def close(self) -> None:
         self._closed = True
-        while not self._work.empty():
-            work = self._work.get()
+        while True:
+            try:
+                work = self._work.get_nowait()
+            except Empty:
+                break
             if work is not None:
                 work[1].cancel()
         for _ in self._threads:

@@ -24,7 +24,7 @@ COLOURS = {
     "bad": "#d43c3c",
     "cache": "#9a4fc0",
 }
-CELL = "padding:1px 12px 1px 0;border:0;background:none;white-space:nowrap;text-align:"
+CELL = "color:inherit;font:inherit;padding:1px 12px 1px 0;border:0;background:none;white-space:nowrap;text-align:"
 
 
 class NotebookView:
@@ -70,8 +70,9 @@ def html_of(rows: list[Row], said: str = "") -> str:
     body = "".join(f"<tr style='background:none'>{_cells(row)}</tr>" for row in rows)
     below = f"<div style='opacity:.7;margin-top:2px'>{escape(said)}</div>" if said else ""
     return (
-        "<div style='font:12px/1.5 var(--jp-code-font-family,ui-monospace,monospace)'>"
-        f"<table style='border-collapse:collapse;margin:0;border:0'>{body}</table>{below}</div>"
+        "<div style='overflow-x:auto;font:12px/1.5 var(--jp-code-font-family,ui-monospace,monospace)'>"
+        "<table style='border-collapse:collapse;margin:0;border:0;color:inherit;font:inherit'>"
+        f"{body}</table>{below}</div>"
     )
 
 
