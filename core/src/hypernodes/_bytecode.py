@@ -202,7 +202,11 @@ def _canonical(steps: list[_Step]) -> list[Any]:
         numbers[classes[step]] = len(numbers)
         order.append(step)
         waiting.extend(reversed(steps[step].following))
-    return [(steps[step].label, [numbers[classes[to]] for to in steps[step].following]) for step in order]
+    flat: list[Any] = []  # one list of plain values is encoded at once, a nested one piece by piece
+    for step in order:
+        label, following = steps[step]
+        flat += (len(label), *label, len(following), *(numbers[classes[to]] for to in following))
+    return flat
 
 
 def _classes(steps: list[_Step]) -> list[int]:
