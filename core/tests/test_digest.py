@@ -128,21 +128,47 @@ DIFFERENT: list[Any] = [
     *(NotImplemented, math.inf, -math.inf, math.nan, 2**63, -(2**63), 2**63 - 1, 2**64, 2**4000, -(2**4000)),
     *([[1], 2], [[1, 2]], [1, [2]], [1, 2], [2, 1], ((1,), 2), ([1],), [(1,)], [[]], [[], []], [[[]]]),
     *({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": {"b": 2}}, {1: "a"}, {"1": "a"}, {True: "a"}, {"a": [1]}),
-    *("é", "e\u0301", "\ud800", "\udc00", "a\x00b", "ab", b"ab", "x" * 1000, b"x" * 1000, "x" * 1001, ["ab"], ["a", "b"]),
+    *(
+        "é",
+        "e\u0301",
+        "\ud800",
+        "\udc00",
+        "a\x00b",
+        "ab",
+        b"ab",
+        "x" * 1000,
+        b"x" * 1000,
+        "x" * 1001,
+        ["ab"],
+        ["a", "b"],
+    ),
     *(decimal.Decimal(1), decimal.Decimal("1.0"), decimal.Decimal("-0"), decimal.Decimal("NaN"), fractions.Fraction(1)),
     *(fractions.Fraction(1, 2), uuid.UUID(int=1), range(1), range(0, 1, 2), range(2), slice(1), slice(0, 1)),
     *(DAY, DAY.replace(fold=1), DAY.replace(tzinfo=UTC), DAY.date(), DAY.time(), DAY.time().replace(tzinfo=UTC)),
     *(DAY.replace(tzinfo=zoneinfo.ZoneInfo("UTC")), zoneinfo.ZoneInfo("UTC"), UTC, datetime.timedelta(0)),
     *(datetime.timezone(datetime.timedelta(0), "x"), datetime.timedelta(seconds=1), datetime.timedelta(days=1)),
     *(pathlib.PurePosixPath("a"), pathlib.PureWindowsPath("a"), pathlib.Path("a"), pathlib.PurePosixPath("b"), "a"),
-    *(collections.deque([1]), collections.deque([1], 3), collections.OrderedDict(a=1), collections.Counter("a"), {"a": 1}),
+    *(
+        collections.deque([1]),
+        collections.deque([1], 3),
+        collections.OrderedDict(a=1),
+        collections.Counter("a"),
+        {"a": 1},
+    ),
     *(collections.defaultdict(int, a=1), collections.defaultdict(list, a=1), collections.defaultdict(None, a=1)),
     *(types.SimpleNamespace(a=1), types.MappingProxyType({"a": 1}), collections.ChainMap({"a": 1})),
     *(array.array("i", [1]), array.array("q", [1]), array.array("i", [1, 0]), memoryview(array.array("i", [1]))),
     *(re.compile("a"), re.compile("a", re.I), re.compile(b"a"), functools.partial(int), functools.partial(int, base=2)),
     *(Colour.RED, Colour.BLUE, Size.SMALL, Colour, Whole(1), with_attribute(Whole(1)), Words(), Words(["a"]), ["a"]),
     *(Couple(1, 2), Twin(1, 2), (1, 2), Point(1, 2), Place(1, 2), Point(2, 1), Point(1, [2]), Frozen(1), Frozen(True)),
-    *(with_attribute(Point(1, 2)), ValueError("a"), TypeError("a"), ValueError("b"), ValueError(), OSError(2, "a", "b")),
+    *(
+        with_attribute(Point(1, 2)),
+        ValueError("a"),
+        TypeError("a"),
+        ValueError("b"),
+        ValueError(),
+        OSError(2, "a", "b"),
+    ),
     *(OSError(2, "a", "c"), Adder(1), Adder(2), Adder(1).__call__, double, treble, len, int, bool, dict, str.upper),
     *([].append, [1].append, operator.itemgetter(1), operator.itemgetter(2), operator.attrgetter("a"), json, math),
     *(Keyed(1), Keyed(2), Keyed(True), AlsoKeyed(1), Keyed(None), list[int], list[str], int | str, typing.Any),
@@ -226,7 +252,9 @@ def test_shared_parts_are_written_once() -> None:
 
 def atoms() -> st.SearchStrategy[Any]:
     few = st.sampled_from([0, 1, True, False, None, "", "a", "1", b"", b"a", b"1", 0.0, -0.0, 1.0, math.nan, 1j])
-    return few | few | st.integers() | st.floats() | st.text(max_size=6) | st.binary(max_size=6) | st.sampled_from(Colour)
+    return (
+        few | few | st.integers() | st.floats() | st.text(max_size=6) | st.binary(max_size=6) | st.sampled_from(Colour)
+    )
 
 
 def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -330,7 +358,9 @@ def nested(levels: int, wrap: Callable[[Any], Any]) -> Any:
     return value
 
 
-@pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: (v,), lambda v: {"a": v}, Point], ids="list tuple dict data".split())
+@pytest.mark.parametrize(
+    "wrap", [lambda v: [v], lambda v: (v,), lambda v: {"a": v}, Point], ids="list tuple dict data".split()
+)
 def test_depth_is_no_limit(wrap: Callable[[Any], Any]) -> None:
     one, other = nested(100_000, wrap), nested(99_999, wrap)
     assert digest_of(one) != digest_of(other)
@@ -544,7 +574,9 @@ def elsewhere(script: str, python: str = sys.executable, **env: str) -> Any:
 def other_pythons() -> list[str]:
     """Interpreters of the supported versions that lie beside this one, as version managers put them."""
     homes = Path(sys.base_prefix).resolve().parent
-    found = [path for version in ("3.11", "3.12", "3.13") for path in sorted(homes.glob(f"{version}*/bin/python{version}"))]
+    found = [
+        path for version in ("3.11", "3.12", "3.13") for path in sorted(homes.glob(f"{version}*/bin/python{version}"))
+    ]
     own = Path(sys.base_prefix).resolve()
     return [str(path) for path in found if not path.is_relative_to(own)]
 
@@ -583,11 +615,30 @@ def test_pandas_is_told_by_types_names_index_order_and_content() -> None:
     different = [
         *(pd.DataFrame(base), pd.DataFrame({"b": ["x", None], "a": [1, 2]}), pd.DataFrame(base, index=[1, 2])),
         *(pd.DataFrame(base).astype({"a": "int32"}), pd.DataFrame(base).astype({"a": "Int64"}), pd.Series([1, 2])),
-        *(pd.DataFrame(base).astype({"b": object}), pd.DataFrame(base).astype({"b": "category"}), pd.Series([1, 2], name="a")),
-        *(pd.Series([1, 2], index=[1, 0]), pd.Series([1, None]), pd.Series([1, None], dtype="Int64"), pd.Series([1, "1"])),
+        *(
+            pd.DataFrame(base).astype({"b": object}),
+            pd.DataFrame(base).astype({"b": "category"}),
+            pd.Series([1, 2], name="a"),
+        ),
+        *(
+            pd.Series([1, 2], index=[1, 0]),
+            pd.Series([1, None]),
+            pd.Series([1, None], dtype="Int64"),
+            pd.Series([1, "1"]),
+        ),
         *(pd.Series([1, 1]), pd.Series([True, None], dtype="boolean"), pd.Index([1, 2]), pd.Index([1, 2], name="x")),
-        *(pd.RangeIndex(1, 3), pd.RangeIndex(1, 4), pd.MultiIndex.from_tuples([(1, 2)]), pd.Index(["a"]), pd.Series(["1", "1"])),
-        *(pd.MultiIndex.from_tuples([(1, 2)], names=["a", "b"]), pd.MultiIndex.from_tuples([(1, 3)]), pd.Series([1.5, None])),
+        *(
+            pd.RangeIndex(1, 3),
+            pd.RangeIndex(1, 4),
+            pd.MultiIndex.from_tuples([(1, 2)]),
+            pd.Index(["a"]),
+            pd.Series(["1", "1"]),
+        ),
+        *(
+            pd.MultiIndex.from_tuples([(1, 2)], names=["a", "b"]),
+            pd.MultiIndex.from_tuples([(1, 3)]),
+            pd.Series([1.5, None]),
+        ),
         pd.Series(pd.to_datetime(["2024-01-01"])),
         pd.Series(pd.to_datetime(["2024-01-01"])).dt.tz_localize("UTC"),
         pd.Series(pd.to_datetime(["2024-01-01"])).dt.tz_localize("Europe/Berlin"),
@@ -670,7 +721,9 @@ def test_arrow_is_told_by_logical_content_however_it_is_cut() -> None:
         assert digest_of(pa.chunked_array([column, column])) == whole, column.type
         pieces = [doubled.slice(0, 1), doubled.slice(1, 0), doubled.slice(1, 4), doubled.slice(5)]
         assert digest_of(pa.chunked_array(pieces)) == whole, column.type
-        assert len({digest_of(part) for part in (column, column.slice(0, 2), column.slice(2), doubled)}) == 4, column.type
+        assert len({digest_of(part) for part in (column, column.slice(0, 2), column.slice(2), doubled)}) == 4, (
+            column.type
+        )
     names = [f"c{at}" for at in range(len(columns))]
     table = pa.table(columns, names)
     assert digest_of(pa.concat_tables([table.slice(0, 1), table.slice(1)])) == digest_of(table)
@@ -718,7 +771,16 @@ def test_pydantic_models_are_told_by_type_fields_and_extra() -> None:
 
     private = Config(size=2)
     private._seen = 3
-    different = [Config(), Config(size=1), Config(size=2), Config(names=["a"]), Config(more=1), Other(), private, Strict()]
+    different = [
+        Config(),
+        Config(size=1),
+        Config(size=2),
+        Config(names=["a"]),
+        Config(more=1),
+        Other(),
+        private,
+        Strict(),
+    ]
     assert len({digest_of(value) for value in different}) == len(different)
     assert digest_of(Config(size=2, names=["a"])) == digest_of(Config(size=2, names=["a"]))
     with pytest.raises(UnkeyableError, match=r"'cfg\.more'|'cfg\.model_extra\['more'\]'"):

@@ -11,11 +11,17 @@ __all__ = ["content_of"]
 _BY_PYTHON = {
     *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__"),
     *("__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__abstractmethods__"),
-    *("_abc_impl", "__dataclass_fields__", "__dataclass_params__", "__parameters__", "__attrs_attrs__"),
+    *(
+        "_abc_impl",
+        "__slotnames__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__parameters__",
+        "__attrs_attrs__",
+    ),
     *("__signature__", "__class_vars__", "__private_attributes__", "__attrs_props__", "__attrs_own_setattr__"),
     *("__protocol_attrs__", "__non_callable_proto_members__", "_is_runtime_protocol", "_is_protocol"),
 }
-
 
 
 def content_of(kind: type) -> dict[str, Any]:
@@ -25,7 +31,9 @@ def content_of(kind: type) -> dict[str, Any]:
     attributes = {
         name: held
         for name, held in sorted(vars(kind).items())
-        if not (name in _BY_PYTHON or name in members or name.startswith("__pydantic_") or (members and _is_sunder(name)))
+        if not (
+            name in _BY_PYTHON or name in members or name.startswith("__pydantic_") or (members and _is_sunder(name))
+        )
     }
     content: dict[str, Any] = {
         "bases": kind.__bases__,

@@ -92,11 +92,10 @@ class _Walk:
 
     def code(self) -> Code:
         self.parts["python"] = _hex(encode((sys.implementation.name, *sys.version_info[:2]), "python"))
-        known = isinstance(self.root, types.FunctionType | type | types.ModuleType)
         self.title = self._label(self.root, "function")
-        first = self(self.root)
-        if not known or not self.waiting:
-            self._part(self.title, self.root, self.title, first)
+        encoded = encode(self.root, getattr(self.root, "__name__", "function"), self)
+        if id(self.root) not in self.labels:
+            self.parts[self.title] = _hex(encoded)  # a partial, an object that can be called, a library's function
         while self.waiting:
             label, thing = self.waiting.popleft()
             if isinstance(thing, types.FunctionType):
@@ -138,11 +137,9 @@ class _Walk:
             label = f"{plain} ({count})"
         return label
 
-    def _part(self, label: str, value: Any, name: str, encoded: bytes | Opened | None = None) -> None:
-        if not isinstance(encoded, bytes):
-            owner = f"{self.title}: " if self.title and label != self.title else ""
-            encoded = encode(value, name, self, f"{owner}{label} cannot be told apart by its content: ")
-        self.parts[label] = _hex(encoded)
+    def _part(self, label: str, value: Any, name: str) -> None:
+        owner = f"{self.title}: " if label != self.title else ""
+        self.parts[label] = _hex(encode(value, name, self, f"{owner}{label} cannot be told apart by its content: "))
 
     def _function(self, label: str, func: types.FunctionType) -> None:
         of = "" if func is self.root else f" of {label}"

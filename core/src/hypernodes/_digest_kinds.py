@@ -361,7 +361,9 @@ _NAMED: dict[str | None, Opener] = {
     "operator.itemgetter": _reduced,
     "operator.attrgetter": _reduced,
     "operator.methodcaller": _reduced,
-    "_collections._tuplegetter": lambda value: Opened(b"field", value.__reduce__()[1][:1]),  # of a namedtuple: its number
+    "_collections._tuplegetter": lambda value: Opened(
+        b"field", value.__reduce__()[1][:1]
+    ),  # of a namedtuple: its number
     "logging.Logger": _logger,
     "logging.RootLogger": _logger,
     **{f"attr._make.{name}": state_of for name in ("Attribute", "Factory", "_CountingAttr")},

@@ -106,7 +106,9 @@ def _builtin(thing: Any, package: Package) -> bytes | Opened:
     module = thing.__module__ or getattr(owner, "__name__", "builtins")
     origin = origin_of(module)
     if origin.kind == "user":
-        raise Refusal(f"is the compiled function '{module}.{thing.__name__}', which belongs to no installed distribution")
+        raise Refusal(
+            f"is the compiled function '{module}.{thing.__name__}', which belongs to no installed distribution"
+        )
     return _name(module, thing.__name__, origin, package)
 
 
