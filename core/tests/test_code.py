@@ -207,6 +207,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 def test_edits_that_change_what_is_done_change_the_digest_and_are_named(project: Project) -> None:
     digest, parts = project.code()
     seen = {digest}
@@ -229,7 +230,7 @@ HARMLESS = [
     (
         "work.py",
         "[normalise(word) for word in Doc(text).words() if len(word) > LIMIT]",
-        "[\n        normalise(\n            word\n        )\n        for word in Doc(text).words()\n        if len(word) > LIMIT\n    ]",
+        "[\n normalise(\n  word\n )\n for word in Doc(text).words()\n if len(word) > LIMIT\n ]",
     ),
     (
         "work.py",
@@ -255,6 +256,7 @@ def closed(text: str) -> str:
     return text.replace("json.dumps(WORDS), key", "json.dumps(WORDS), key)") if "return (" in text else text
 
 
+@pytest.mark.slow
 def test_edits_that_change_nothing_leave_the_digest(project: Project) -> None:
     digest, _ = project.code()
     for file, old, new in HARMLESS:
@@ -270,6 +272,7 @@ def test_the_digest_is_the_same_in_every_process_and_hash_seed(project: Project)
         assert project.code(PYTHONHASHSEED=seed) == first
 
 
+@pytest.mark.slow
 def test_a_file_edited_after_it_was_loaded_changes_nothing_yet(project: Project) -> None:
     before, after, fresh = project.start(
         """
@@ -287,6 +290,7 @@ def test_a_file_edited_after_it_was_loaded_changes_nothing_yet(project: Project)
     assert before == after != fresh
 
 
+@pytest.mark.slow
 def test_a_function_has_its_digest_as_main_and_as_a_module_and_sent_by_value(project: Project) -> None:
     project.files["main.py"] = WORK + textwrap.dedent(
         """
@@ -314,14 +318,14 @@ def test_a_function_has_its_digest_as_main_and_as_a_module_and_sent_by_value(pro
     assert as_main == as_module
     for name in ("main.py", "work.py", "helpers.py"):
         (project.path / name).unlink()
-    done = run(
-        [
-            *(sys.executable, "-c"),
-            "import json, pickle; from hypernodes._code import code_of; from hypernodes._digest import digest_of\n"
-            "found = code_of(pickle.load(open('sent', 'rb'))).parts\n"
-            "print(json.dumps([found, digest_of(pickle.load(open('instance', 'rb'))).hex()]))",
-        ]
-    )
+    script = """if True:
+        import json, pathlib, pickle
+        from hypernodes._code import code_of
+        from hypernodes._digest import digest_of
+        func, instance = (pickle.loads(pathlib.Path(name).read_bytes()) for name in ("sent", "instance"))
+        print(json.dumps([code_of(func).parts, digest_of(instance).hex()]))
+    """
+    done = run([sys.executable, "-c", script])
     assert done.returncode == 0, done.stderr
     far, far_instance = json.loads(done.stdout)
     assert far == as_main
@@ -436,6 +440,7 @@ def test_what_does_the_same_in_other_lines_has_the_same_digest(one: str, other: 
     assert digest(run(one)) == digest(run(other))
 
 
+@pytest.mark.slow
 def test_a_helper_in_a_circle_and_a_chain_of_many_helpers_end() -> None:
     assert digest(run("def g(x): return f(x)\ndef f(x): return g(x)"))
     many = "\n".join(f"def f{at}(x): return f{at + 1}(x)" for at in range(3000)) + "\ndef f3000(x): return x + {}"
@@ -532,6 +537,35 @@ def test_libraries_count_by_version_and_python_by_its_own() -> None:
     parts = code_of(uses).parts
     assert "package 'numpy'" in parts and "python" in parts
     assert not [name for name in parts if name.startswith("helper")]
+
+
+@pytest.mark.slow
+def test_installed_distributions_count_by_version_and_what_nobody_installed_by_its_code(project: Project) -> None:
+    site = project.path / "site-packages"
+    (site / "acme").mkdir(parents=True)
+    info = site / "acme_tools-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-tools\nVersion: 1.0\n")
+    (info / "RECORD").write_text("acme/__init__.py,,\n")
+    (site / "acme" / "__init__.py").write_text("def go(x): return x\n")
+    (site / "loose.py").write_text("def go(x): return x\n")
+    project.files["user.py"] = "import acme, loose\ndef f(x): return acme.go(x), loose.go(x)\n"
+    script = f"""
+        import json, sys
+        sys.path.append({str(site)!r})
+        from user import f
+        from hypernodes._code import code_of
+        print(json.dumps(code_of(f).parts))
+    """
+    parts = project.start(script)
+    assert "package 'acme-tools'" in parts and "global 'acme'" in parts and "global 'loose.go'" in parts
+    (site / "acme" / "__init__.py").write_text("def go(x): return -x\n")
+    assert project.start(script) == parts
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-tools\nVersion: 1.1\n")
+    newer = project.start(script)
+    assert {name for name in parts if parts[name] != newer[name]} == {"package 'acme-tools'"}
+    (site / "loose.py").write_text("def go(x): return -x\n")
+    assert project.start(script) != newer
 
 
 def test_decorators_of_the_standard_library_are_seen_through() -> None:

@@ -301,6 +301,7 @@ def told(value: Any) -> Any:
     return (kind, repr(value))
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(VALUES, VALUES)
 @example([1, 2], [1, [2]])
@@ -324,6 +325,7 @@ def mutated(value: Any, draw: Callable[[st.SearchStrategy[Any]], Any]) -> Any:
     return value
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(VALUES, st.data())
 def test_digests_tell_near_relatives_apart(value: Any, data: st.DataObject) -> None:
@@ -331,6 +333,7 @@ def test_digests_tell_near_relatives_apart(value: Any, data: st.DataObject) -> N
     assert (digest_of(value) == digest_of(other)) == (told(value) == told(other))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 3), st.data())
 def test_arrays_are_told_by_content_whatever_their_layout(dimensions: int, data: st.DataObject) -> None:
@@ -358,8 +361,9 @@ def nested(levels: int, wrap: Callable[[Any], Any]) -> Any:
     return value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "wrap", [lambda v: [v], lambda v: (v,), lambda v: {"a": v}, Point], ids="list tuple dict data".split()
+    "wrap", [lambda v: [v], lambda v: (v,), lambda v: {"a": v}, Point], ids=["list", "tuple", "dict", "data"]
 )
 def test_depth_is_no_limit(wrap: Callable[[Any], Any]) -> None:
     one, other = nested(100_000, wrap), nested(99_999, wrap)
@@ -436,7 +440,7 @@ class Endless:
 
 
 def test_a_key_that_cannot_be_made_is_refused_with_its_cause() -> None:
-    with pytest.raises(UnkeyableError, match="'x' cannot .* Broken that raised ValueError") as caught:
+    with pytest.raises(UnkeyableError, match=r"'x' cannot .* Broken that raised ValueError") as caught:
         digest_of(Broken(), "x")
     assert isinstance(caught.value.__cause__, ValueError)
     with pytest.raises(UnkeyableError, match="holds itself"):
@@ -518,13 +522,16 @@ from hypernodes._digest import digest_of
 values = [
     1, 2**100, "a", "\\ud800", b"a", 1.5, float("nan"), -0.0, 1j, None, ..., True, bytearray(b"a"), memoryview(b"a"),
     [1, [2, "x" * 500]], (1, (2,)), {"a": 1, "b": {"c": [1, None]}}, {"x", "y", "z", 1, (2, "q")}, frozenset("abcdef"),
-    {frozenset({"a", "b"}), frozenset({"c", "d"}), "e"}, decimal.Decimal("1.10"), fractions.Fraction(1, 3), uuid.UUID(int=5),
+    {frozenset({"a", "b"}), frozenset({"c", "d"}), "e"}, decimal.Decimal("1.10"), fractions.Fraction(1, 3),
+    uuid.UUID(int=5),
     datetime.datetime(2024, 1, 2, tzinfo=datetime.timezone.utc), datetime.date(2024, 1, 2), datetime.time(1),
     datetime.timedelta(1, 2, 3), range(3), slice(1, 2), pathlib.PurePosixPath("a/b"), pathlib.Path("a/b"),
-    pathlib.PureWindowsPath("a"), collections.deque([1], 2), collections.OrderedDict(a=1), collections.defaultdict(int, a=1),
-    collections.Counter("aab"), types.SimpleNamespace(a=1), types.MappingProxyType({"a": 1}), re.compile("a+", re.I),
-    functools.partial(int, base=2), ValueError("a", 1), OSError(2, "no", "file"), KeyError("a"), ImportError("a", name="b"),
-    array.array("d", [1.5]), int, dict, len, json.dumps, json, list[int], zoneinfo.ZoneInfo("UTC") if False else None,
+    pathlib.PureWindowsPath("a"), collections.deque([1], 2), collections.OrderedDict(a=1),
+    collections.defaultdict(int, a=1), collections.Counter("aab"), types.SimpleNamespace(a=1),
+    types.MappingProxyType({"a": 1}), re.compile("a+", re.I),
+    functools.partial(int, base=2), ValueError("a", 1), OSError(2, "no", "file"), KeyError("a"),
+    ImportError("a", name="b"),
+    array.array("d", [1.5]), int, dict, len, json.dumps, json, list[int],
 ]
 digests = [digest_of(value).hex() for value in values]
 print(json.dumps(digests))
@@ -553,7 +560,8 @@ class Adder:
     def __init__(self, k): self.k = k
     def __call__(self, x): return x + self.k
 
-print(json.dumps([digest_of(v).hex() for v in (Colour.RED, Pair(1), Doc({"p", "q", "r"}), Doc, Adder(2), Adder(3).__call__)]))
+values = (Colour.RED, Pair(1), Doc({"p", "q", "r"}), Doc, Adder(2), Adder(3).__call__)
+print(json.dumps([digest_of(v).hex() for v in values]))
 """
 
 
@@ -752,13 +760,13 @@ def test_pydantic_models_are_told_by_type_fields_and_extra() -> None:
     class Config(pydantic.BaseModel):  # type: ignore[misc, name-defined]
         model_config = pydantic.ConfigDict(extra="allow")
         size: int = 1
-        names: list[str] = []
+        names: tuple[str, ...] = ()
         _seen: int = pydantic.PrivateAttr(0)
 
     class Other(pydantic.BaseModel):  # type: ignore[misc, name-defined]
         model_config = pydantic.ConfigDict(extra="allow")
         size: int = 1
-        names: list[str] = []
+        names: tuple[str, ...] = ()
         _seen: int = pydantic.PrivateAttr(0)
 
     class Strict(pydantic.BaseModel):  # type: ignore[misc, name-defined]
@@ -775,14 +783,14 @@ def test_pydantic_models_are_told_by_type_fields_and_extra() -> None:
         Config(),
         Config(size=1),
         Config(size=2),
-        Config(names=["a"]),
+        Config(names=("a",)),
         Config(more=1),
         Other(),
         private,
         Strict(),
     ]
     assert len({digest_of(value) for value in different}) == len(different)
-    assert digest_of(Config(size=2, names=["a"])) == digest_of(Config(size=2, names=["a"]))
+    assert digest_of(Config(size=2, names=("a",))) == digest_of(Config(size=2, names=("a",)))
     with pytest.raises(UnkeyableError, match=r"'cfg\.more'|'cfg\.model_extra\['more'\]'"):
         digest_of(Config(more=object()), "cfg")
 

@@ -1,10 +1,9 @@
-"""What of a user's class decides how its instances behave, without what Python and libraries keep in it for themselves."""
+"""What of a user's class decides how its instances behave, without what Python and libraries keep in it."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
-
 
 __all__ = ["content_of"]
 
@@ -24,10 +23,10 @@ _BY_PYTHON = {
 }
 
 
-def content_of(kind: type) -> dict[str, Any]:
-    """Bases, attributes, annotations and the fields of data classes: everything but the code of its methods is a value."""
+def content_of(kind: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The attributes of a class, methods among them; and what else it is: bases, annotations, fields."""
     enum = sys.modules.get("enum")
-    members = kind.__members__ if enum is not None and issubclass(kind, enum.Enum) else {}
+    members: dict[str, Any] = dict(getattr(kind, "__members__", {})) if enum and issubclass(kind, enum.Enum) else {}
     attributes = {
         name: held
         for name, held in sorted(vars(kind).items())
@@ -38,7 +37,6 @@ def content_of(kind: type) -> dict[str, Any]:
     content: dict[str, Any] = {
         "bases": kind.__bases__,
         "metaclass": type(kind),
-        "attributes": attributes,
         "annotations": vars(kind).get("__annotations__", {}),
     }
     if members:
@@ -52,7 +50,7 @@ def content_of(kind: type) -> dict[str, Any]:
     if isinstance(models, dict):
         content["fields"] = {name: _slots(field) for name, field in models.items()}
         content["decorators"] = _decorators(vars(kind).get("__pydantic_decorators__"))
-    return content
+    return attributes, content
 
 
 def _is_sunder(name: str) -> bool:
