@@ -133,6 +133,15 @@ class Route:
             for memo in self.memos:
                 memo.end()
 
+    def recalled(self, row: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """The outputs of a row that the caches have whole, else None."""
+        memo = self.blueprint.memo
+        if memo is None:
+            return None
+        with self.recalling():
+            found: tuple[Any, ...] | None = memo.recalled(row)
+        return found
+
     def batches(self, feed: Feed, told: Told | None = None) -> Generator[Batch, None, None]:
         """Run the rows; what comes of them comes in the order in which it is ready. `told` hears of places."""
         if not self.plan.steps:

@@ -63,6 +63,7 @@ class Memo:
         # For each step what its key is made of: how each name is written in it, and the slot that it reads.
         self.fields = [_fields(step) for step in plan.steps]
         self.last: dict[int, tuple[Any, Key]] = {}
+        self.begun: tuple[tuple[Any, ...], Recall] | None = None
         self.warned: set[str] = set()
         self.keyed = self._keyed_slots()
         self.ordered = tuple(
@@ -100,7 +101,18 @@ class Memo:
 
     def row(self, values: Iterable[Any], keys: Mapping[int, Key] | None = None) -> Recall:
         """One row; `keys` are those of inputs that have one already."""
+        begun, self.begun = self.begun, None
+        if begun is not None and begun[0] is values:
+            return begun[1]
         return Recall(self, dict(zip(self.inputs, values, strict=True)), dict(keys or {}))
+
+    def recalled(self, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """The outputs of a row for which nothing has to run. Of any other what was found is kept for its run."""
+        recall = self.row(values)
+        if recall.next() is None:
+            return recall.outputs()
+        self.begun = (values, recall)
+        return None
 
     def _code(self, step: Step | MapStep) -> Code | None:
         assert isinstance(step, Step)
@@ -245,11 +257,10 @@ class Memo:
 class Recall:
     """One row on its way: what is known of it, and which steps are next."""
 
-    __slots__ = ("_missed", "current", "keyed", "keys", "memo", "values")
+    __slots__ = ("_missed", "keyed", "keys", "memo", "values")
 
     def __init__(self, memo: Memo, values: dict[int, Any], keys: dict[int, Key]) -> None:
         self.memo, self.values, self.keys = memo, values, keys
-        self.current: Variant | None = None
         self.keyed: dict[int, Key] = {}
         self._missed: set[int] = set()
 
@@ -261,8 +272,8 @@ class Recall:
             return None
         # What comes after a step that cannot be looked up yet waits with it, so that the earliest failure stays first.
         steps = tuple(sorted(at for at in run if first_unknown is None or at < first_unknown))
-        self.current = self.memo.variant(steps)
-        return self.current.blueprint, [self.values[slot] for slot in self.current.reads]
+        variant = self.memo.variant(steps)
+        return variant.blueprint, [self.values[slot] for slot in variant.reads]
 
     def outputs(self) -> tuple[Any, ...]:
         """The wanted outputs."""
