@@ -15,7 +15,7 @@ from hypernodes._backend import label
 from hypernodes._events import Callback, Event, Listener, Run
 from hypernodes._failure import Failure
 from hypernodes._plan import MapStep, Plan, leaves
-from hypernodes._record import Record, Span, watching, worker_name
+from hypernodes._record import Record, Span, watching
 from hypernodes._task import Batch
 
 __all__ = ["Watch"]
@@ -189,9 +189,9 @@ class Watch:
 
     # -- what nodes tell
 
-    def started(self, span: Span, path: tuple[str, ...], at: float) -> Any:
+    def started(self, span: Span, path: tuple[str, ...], at: float, worker: str) -> Any:
         with self._lock:
-            return self._node_begins(span, path, at, worker_name())
+            return self._node_begins(span, path, at, worker)
 
     def ended(self, token: Any, record: Record) -> None:
         with self._lock:
