@@ -8,18 +8,22 @@ from typing import Any
 
 from hypernodes._backend import Backend, engine_of, engine_spec_of, label
 from hypernodes._local import LocalBackend
-from hypernodes._plan import MapStep, Plan, Step
+from hypernodes._plan import HIDDEN, MapStep, Plan, Step
 
 __all__ = ["Explanation", "Placement", "explain"]
 
-_COLUMNS = ("node", "runs on", "chosen by", "reads", "makes")
+_COLUMNS = ("node", "runs on", "chosen by", "reads", "makes", "timeout", "retries")
+_ALWAYS = 5
+"""Columns that are shown even where nothing stands in them."""
 
 
 @dataclass(frozen=True)
 class Placement:
     """One node of the plan: its path, its backend with engine and modes, and which pipeline chose the backend.
 
-    `chosen_by` is `""` where no pipeline named a backend. `mapped` counts the maps that the node is under.
+    `chosen_by` is `""` where no pipeline named a backend. `mapped` counts the maps that the node is under. `timeout` is
+    the shortest timeout, in seconds, of the pipelines around it, with the pipeline that chose it; `node_timeout` the
+    node's own. `retries` is how often it is tried again, by the choice of `retries_chosen_by`: a pipeline, or itself.
     """
 
     path: tuple[str, ...]
@@ -33,6 +37,11 @@ class Placement:
     outputs: tuple[str, ...]
     mapped: int
     unsendable: str = ""
+    timeout: float | None = None
+    timeout_chosen_by: str = ""
+    node_timeout: float | None = None
+    retries: int = 0
+    retries_chosen_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,9 @@ class Explanation:
 
     def __str__(self) -> str:
         rows = [_COLUMNS, *(_row(node) for node in self.nodes)]
-        widths = [max(len(row[at]) for row in rows) for at in range(len(_COLUMNS))]
+        shown = [at for at in range(len(_COLUMNS)) if at < _ALWAYS or any(row[at] for row in rows[1:])]
+        rows = [tuple(row[at] for at in shown) for row in rows]
+        widths = [max(len(row[at]) for row in rows) for at in range(len(shown))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines.insert(1, "  ".join("-" * width for width in widths))
         count = len(self.nodes)
@@ -79,7 +90,7 @@ def explain(plan: Plan) -> Explanation:
     nodes = tuple(_placed(plan))
     return Explanation(
         pipeline=plan.path[0],
-        inputs=tuple(name for name, _ in plan.inputs),
+        inputs=tuple(name for name, _ in plan.inputs if name not in HIDDEN),
         outputs=tuple(name for name, _ in plan.outputs),
         nodes=nodes,
         crossings=_crossings(plan, plan.places, _HOME),
@@ -94,19 +105,26 @@ def _placed(plan: Plan) -> Iterator[Placement]:
         if isinstance(step, MapStep):
             todo += [(inner, mapped + 1) for inner in reversed(step.inner.steps)]
             continue
-        backend = plan.places[step.place]
+        if step.is_clock:
+            continue
+        backend, setting = plan.places[step.place], plan.settings[step.setting]
         yield Placement(
             path=step.path,
             place=label(backend),
             backend=backend,
             engine=engine_spec_of(backend).name,
-            chosen_by=plan.settings[step.setting].place_origin,
+            chosen_by=setting.place_origin,
             node_execution=backend.node_execution,
             map_execution=backend.map_execution,
-            inputs=tuple(name for name, _ in step.reads),
+            inputs=tuple(name for name, _ in step.inputs),
             outputs=step.node.outputs,
             mapped=mapped,
             unsendable=_unsendable(step, backend),
+            timeout=setting.timeout,
+            timeout_chosen_by=setting.timeout_origin,
+            node_timeout=step.node.timeout,
+            retries=step.retry.times if step.retry else 0,
+            retries_chosen_by=setting.retries_origin if step.node.retries is None else step.node.name,
         )
 
 
@@ -115,13 +133,15 @@ _HOME = -1
 
 def _crossings(plan: Plan, places: tuple[Any, ...], home: int) -> int:
     """Values that enter a step from elsewhere, and wanted ones that must come home; counted once for each place."""
-    made_at = {slot: home for _, slot in plan.inputs}
+    made_at = {slot: home for name, slot in plan.inputs if name not in HIDDEN}
     crossed: set[tuple[int, int]] = set()
     inner = 0
     for step in plan.steps:
         at = step.inner.steps[0].place if isinstance(step, MapStep) and step.inner.steps else step.place
         place = _HOME if isinstance(places[at], LocalBackend) else at
-        crossed.update((slot, place) for slot in step.sources if made_at[slot] != place)
+        if isinstance(step, Step) and step.is_clock:
+            continue
+        crossed.update((slot, place) for slot in step.sources if made_at.get(slot, place) != place)
         made_at.update(dict.fromkeys(step.writes, place))
         if isinstance(step, MapStep) and step.crosses:
             inner += _crossings(step.inner, places, place)
@@ -165,4 +185,12 @@ def _row(node: Placement) -> tuple[str, ...]:
         node.chosen_by or "default",
         ", ".join(node.inputs),
         ", ".join(node.outputs),
+        _bounds(node),
+        f"{node.retries} ({node.retries_chosen_by})" if node.retries else "",
     )
+
+
+def _bounds(node: Placement) -> str:
+    own = [] if node.node_timeout is None else [f"{node.node_timeout:g} s"]
+    around = [] if node.timeout is None else [f"{node.timeout:g} s ({node.timeout_chosen_by})"]
+    return ", ".join(own + around)
