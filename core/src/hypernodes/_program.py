@@ -22,7 +22,7 @@ from hypernodes._failure import Located
 from hypernodes._guard import guarded
 from hypernodes._plan import MapStep, Step
 from hypernodes._record import below, is_recorder, recorded
-from hypernodes._replay import Kept
+from hypernodes._replay import KeptCall
 
 __all__ = ["ABORTS", "IrregularRow", "Program", "compile_program", "is_async", "map_rows"]
 
@@ -83,7 +83,7 @@ class Program:
         kept = None
         if isinstance(step, Step) and step.keeps:
             values = entry.tb_frame.f_locals
-            kept = Kept(step.node, {name: values[self.spell[slot]] for name, slot in step.inputs})
+            kept = KeptCall(step.node, {name: values[self.spell[slot]] for name, slot in step.inputs})
         if entry.tb_next is not None:
             # The traceback begins in the user's function: our own frames say nothing to them.
             # By method, as a class may forbid to set attributes.

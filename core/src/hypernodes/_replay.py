@@ -9,10 +9,10 @@ from hypernodes._diagnose import culprit
 from hypernodes._failure import text_of
 from hypernodes._node import Node
 
-__all__ = ["Kept"]
+__all__ = ["KeptCall"]
 
 
-class Kept:
+class KeptCall:
     """A node and what it was called with. It shows neither in its repr.
 
     It always survives being pickled: where the node or an input does not, `lost` says which. It is read only when
@@ -68,8 +68,8 @@ class Kept:
         return "<the call of a node, kept>"
 
 
-def _unpacked(packed: bytes, lost: str) -> Kept:
-    kept = Kept.__new__(Kept)
+def _unpacked(packed: bytes, lost: str) -> KeptCall:
+    kept = KeptCall.__new__(KeptCall)
     kept._call, kept._packed, kept._lost = None, packed, lost
     return kept
 
