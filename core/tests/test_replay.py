@@ -46,7 +46,7 @@ def one(x: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def far() -> Iterator[SubprocessBackend]:
+def far() -> Iterator[Any]:
     with SubprocessBackend(machines=1) as backend:
         yield backend
 
@@ -174,7 +174,7 @@ def test_inputs_are_never_shown() -> None:
 # -- over borders
 
 
-def test_inputs_come_home_over_a_border(far: SubprocessBackend) -> None:
+def test_inputs_come_home_over_a_border(far: Any) -> None:
     pipeline = Pipeline([one, divide], name="main", backend=far, keep_inputs=True)
     failure = the_failure(pipeline, x=3, by=0)
     assert failure.place == "subprocess:sequential"
@@ -183,7 +183,7 @@ def test_inputs_come_home_over_a_border(far: SubprocessBackend) -> None:
         failure.reproduce()
 
 
-def test_exception_that_cannot_travel_does_not_keep_inputs_from_coming_home(far: SubprocessBackend) -> None:
+def test_exception_that_cannot_travel_does_not_keep_inputs_from_coming_home(far: Any) -> None:
     @node(output_name="y")
     def fail(x: int) -> int:
         class Odd(Exception):
@@ -198,7 +198,7 @@ def test_exception_that_cannot_travel_does_not_keep_inputs_from_coming_home(far:
         failure.reproduce()
 
 
-def test_input_that_cannot_travel_is_named_when_it_is_asked_for(far: SubprocessBackend) -> None:
+def test_input_that_cannot_travel_is_named_when_it_is_asked_for(far: Any) -> None:
     @node(output_name="config")
     def make(x: int) -> Any:
         return {"lock": threading.Lock()}
@@ -246,7 +246,7 @@ def test_input_that_cannot_be_read_again_harms_only_itself() -> None:
 # -- the places of a path
 
 
-def test_failure_says_which_places_its_path_goes_through(far: SubprocessBackend) -> None:
+def test_failure_says_which_places_its_path_goes_through(far: Any) -> None:
     gpu = Pipeline([divide], name="gpu", backend=far)
     cpu = Pipeline([gpu], name="cpu", backend=LocalBackend(engine="async"))
     main = Pipeline([one, cpu], name="main")
@@ -263,7 +263,7 @@ def test_failure_says_which_places_its_path_goes_through(far: SubprocessBackend)
     assert f"through {hops}" in caught.value.__notes__
 
 
-def test_events_tell_the_places_of_a_failure(far: SubprocessBackend) -> None:
+def test_events_tell_the_places_of_a_failure(far: Any) -> None:
     events: list[Any] = []
     main = Pipeline([Pipeline([divide], name="gpu", backend=far)], name="main", callbacks=[events.append])
     main.map([{"number": 1, "by": 0}], on_error="return")

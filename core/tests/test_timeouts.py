@@ -67,6 +67,27 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
     return wall
 
 
+released: list[bool] = []
+
+
+def stall() -> None:
+    """Wait for the end of the test; half a minute at most where that is not seen, in another process."""
+    for _ in range(3000):
+        if released:
+            return
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_goes_on_after_a_test() -> Iterator[None]:
+    released.clear()
+    yield
+    released.append(True)
+    for thread in threading.enumerate():
+        if thread.name.startswith("hypernodes-timeout-"):
+            thread.join(10)
+
+
 @node(output_name="a")
 def add(x: Any) -> Any:
     return x + 1
@@ -75,7 +96,7 @@ def add(x: Any) -> Any:
 @node(output_name="b")
 def hang(a: Any) -> Any:
     if a == 2:
-        threading.Event().wait(30)
+        stall()
     return a * 2
 
 
@@ -220,7 +241,7 @@ def test_time_before_a_nested_pipeline_counts_for_the_outer_one(wall: Wall) -> N
         return w
 
     inner = Pipeline([add, node(lambda a: wall.pass_(20), output_name="b"), last], name="inner", timeout=50)
-    with pytest.raises(PipelineTimeoutError, match="pipeline 'outer' .* of 100 s; node 'last' was not"):
+    with pytest.raises(PipelineTimeoutError, match=r"pipeline 'outer' .* of 100 s; node 'last' was not"):
         Pipeline([slow, inner], name="outer", timeout=100).run(w=1)
 
 
@@ -247,12 +268,12 @@ def test_same_pipeline_may_have_a_timeout_from_each_of_two_parents(wall: Wall) -
 
 
 @pytest.fixture(scope="module")
-def far() -> Iterator[SubprocessBackend]:
+def far() -> Iterator[Any]:
     with SubprocessBackend(machines=1) as backend:
         yield backend
 
 
-def test_deadline_goes_over_a_border(far: SubprocessBackend) -> None:
+def test_deadline_goes_over_a_border(far: Any) -> None:
     there = Pipeline([add, hang], name="there", backend=far)
     pipeline = Pipeline([there, last], name="main", timeout=4 * SHORT)
     found = pipeline.map([{"x": x} for x in range(3)], output_name="c", on_error="return")
@@ -262,7 +283,7 @@ def test_deadline_goes_over_a_border(far: SubprocessBackend) -> None:
     assert "pipeline 'main' ran longer than its timeout of 2 s" in found[1].message
 
 
-def test_clock_carries_no_value_over_a_border(far: SubprocessBackend) -> None:
+def test_clock_carries_no_value_over_a_border(far: Any) -> None:
     there = Pipeline([add], name="there", backend=far)
     here = Pipeline([node(lambda lock, a: (type(lock).__name__, a), output_name="kind")], name="here")
     both = Pipeline([there, here], name="both", timeout=LONG)
@@ -440,7 +461,7 @@ def test_worker_process_in_which_a_node_overran_is_replaced() -> None:
         import os
 
         if x:
-            threading.Event().wait(30)
+            stall()
         return os.getpid()
 
     with LocalBackend(engine="multiprocess", max_workers=1) as backend:

@@ -81,7 +81,10 @@ class Step(NamedTuple):
     @property
     def clock(self) -> int | None:
         """The slot that says when time is up; None for a step that no timeout bounds."""
-        return next((slot for name, slot in reversed(self.reads) if name == CLOCK), None)
+        for name, slot in self.reads[-2:]:
+            if name == CLOCK:
+                return slot
+        return None
 
     @property
     def span(self) -> int | None:
@@ -392,7 +395,7 @@ class _Compiler:
                     continue
                 if step.is_clock:
                     step = timed.placed(step)
-                elif len(step.reads) < len(step.node.parameters) or not HIDDEN.isdisjoint(dict(step.reads)):
+                elif len(step.inputs) < len(step.node.parameters):
                     have = {name for name, _ in step.reads}
                     missing += [(step.path, p.name) for p in step.node.parameters if p.required and p.name not in have]
                 needed.update(slot for _, slot in step.reads)
