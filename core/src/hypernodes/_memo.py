@@ -19,7 +19,7 @@ from hypernodes._cache import Cache
 from hypernodes._code import Code, code_of
 from hypernodes._digest import digest_of
 from hypernodes._errors import CacheWarning, UnkeyableError
-from hypernodes._plan import SPAN, MapStep, Plan, Step
+from hypernodes._plan import HIDDEN, MapStep, Plan, Step
 from hypernodes._record import Record, deliver
 
 __all__ = ["Memo", "Recall", "caches_of"]
@@ -41,10 +41,12 @@ class Variant(NamedTuple):
 
 def caches_of(plan: Plan, caches: Sequence[Cache | None]) -> list[Cache | None]:
     """For each step the cache that keeps its results; `caches` has one for each setting of the whole plan."""
-    return [
-        caches[step.setting] if isinstance(step, Step) and step.node.cache else None  # a map keeps its rows, not itself
-        for step in plan.steps
-    ]
+    return [caches[step.setting] if _is_kept(step) else None for step in plan.steps]
+
+
+def _is_kept(step: Step | MapStep) -> bool:
+    """Of a mapped pipeline the rows are kept, not the lists."""
+    return isinstance(step, Step) and step.node.cache and not step.is_clock
 
 
 class Memo:
@@ -196,7 +198,7 @@ class Memo:
         own: dict[int, Key] = {}
         over: list[bytes] = []
         for position, ((name, slot), source) in enumerate(zip(step.inner.inputs, step.sources, strict=True)):
-            if name == SPAN:
+            if name in HIDDEN:
                 continue
             key = keys.get(source)
             if key is None:
@@ -219,7 +221,7 @@ class Memo:
         """What an entry says of how it came about, without any value."""
         step, code = self.steps[at], self.codes[at]
         assert isinstance(step, Step)
-        inputs = {name: (keys.get(slot) or b"").hex() for name, slot in step.reads if name != SPAN}
+        inputs = {name: (keys.get(slot) or b"").hex() for name, slot in step.inputs}
         outputs = list(step.node.outputs)
         return {
             "node": step.node.name,
@@ -367,7 +369,7 @@ class Recall:
         memo = self.memo
         found: list[int] = []
         seen: set[int] = set()
-        todo = list(memo.steps[at].sources)
+        todo = [slot for _, slot in memo.fields[at]]
         while todo:
             slot = todo.pop()
             if slot in seen or slot in self.keys or slot in self.values:
@@ -377,7 +379,7 @@ class Recall:
             if memo.caches[maker] is None or maker in self.keyed:
                 found.append(slot)
             else:
-                todo += memo.steps[maker].sources
+                todo += [source for _, source in memo.fields[maker]]
         return found
 
 
@@ -388,7 +390,7 @@ def _hashed(parts: Sequence[bytes]) -> bytes:
 
 def _fields(step: Step | MapStep) -> list[tuple[bytes, int]]:
     names = step.reads if isinstance(step, Step) else zip((n for n, _ in step.inner.inputs), step.sources, strict=True)
-    return [(b"%d:%b" % (len(name.encode()), name.encode()), slot) for name, slot in names if name != SPAN]
+    return [(b"%d:%b" % (len(name.encode()), name.encode()), slot) for name, slot in names if name not in HIDDEN]
 
 
 def _counted(step: Step | MapStep) -> bytes:

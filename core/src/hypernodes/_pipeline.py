@@ -16,6 +16,7 @@ from hypernodes._errors import GraphError, NodeDefinitionError, did_you_mean, qu
 from hypernodes._events import Callback, Listener
 from hypernodes._graph import Graph
 from hypernodes._late import importing
+from hypernodes._limits import check_count, check_flag, check_seconds
 from hypernodes._local import LocalBackend
 from hypernodes._map_call import MapCall
 from hypernodes._nest import NestedPipeline
@@ -46,6 +47,10 @@ class Pipeline:
     from the pipeline around it.
     `check_types=False` switches the comparison of annotations off.
 
+    `timeout` bounds each run of it in seconds, in a map each item by itself, from when its first node could run; the
+    earliest deadline around a node holds. `retries` and `retry_delay` are for the nodes that do not name them.
+    `keep_inputs=True` lets a `Failure` keep what its node was called with. What is left out here is inherited.
+
     A pipeline never changes. Raises a `GraphError` that says what is wrong: two makers of one output, a cycle, types
     that cannot fit, something among the nodes that is none.
     """
@@ -58,6 +63,10 @@ class Pipeline:
         backend: Backend | None = None,
         cache: Cache | str | PathLike[str] | Inherit | None = INHERIT,
         callbacks: Sequence[Callback | Listener] | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        retry_delay: float | None = None,
+        keep_inputs: bool | None = None,
         check_types: bool = True,
     ) -> None:
         if not isinstance(name, str) or not name:  # type: ignore[redundant-expr]
@@ -66,6 +75,11 @@ class Pipeline:
             raise NodeDefinitionError(_not_a_backend(name, backend))
         self._name, self._backend = name, backend
         self._cache = _checked_cache(name, cache)
+        owner = f"pipeline '{name}'"
+        self._timeout = None if timeout is None else check_seconds(owner, "timeout", timeout)
+        self._retries = None if retries is None else check_count(owner, "retries", retries)
+        self._retry_delay = None if retry_delay is None else check_seconds(owner, "retry_delay", retry_delay, least=0.0)
+        self._keep_inputs = None if keep_inputs is None else check_flag(owner, "keep_inputs", keep_inputs)
         self._callbacks = None if callbacks is None else tuple(checked_callbacks(name, callbacks))
         self._graph = Graph(name, [_as_node(name, node) for node in _listed(name, nodes)])
         if check_types:
@@ -99,6 +113,26 @@ class Pipeline:
         return self._callbacks
 
     @property
+    def timeout(self) -> float | None:
+        """The seconds that each run of this pipeline may take; None where only those around it count."""
+        return self._timeout
+
+    @property
+    def retries(self) -> int | None:
+        """How often nodes that do not say so themselves are tried again; None where this pipeline says nothing."""
+        return self._retries
+
+    @property
+    def retry_delay(self) -> float | None:
+        """The pause before the first retry in seconds, as for `retries`."""
+        return self._retry_delay
+
+    @property
+    def keep_inputs(self) -> bool | None:
+        """Whether failures keep what their nodes were called with; None where this pipeline says nothing."""
+        return self._keep_inputs
+
+    @property
     def input_names(self) -> tuple[str, ...]:
         """The names of the inputs: parameters that no node makes."""
         return tuple(self._graph.inputs)
@@ -122,8 +156,8 @@ class Pipeline:
         return self.with_options(backend=backend)
 
     def with_options(self, **options: Any) -> Pipeline:
-        """The same pipeline with other `backend`, `cache`, `callbacks` or `name`; nested pipelines keep their own."""
-        own = {"name": self._name, "backend": self._backend, "cache": self._cache, "callbacks": self._callbacks}
+        """The same pipeline with other options than its nodes; nested pipelines keep their own."""
+        own = {**_portable_options(self), "callbacks": self._callbacks}
         unknown = next((name for name in options if name not in own), None)
         if unknown is not None:
             raise NodeDefinitionError(
@@ -431,9 +465,13 @@ def _flattened(root: Pipeline) -> _Flat:
             (position[id(node.pipeline)], node.options) if isinstance(node, NestedPipeline) else node
             for node in pipeline.graph.nodes
         ]
-        options = {"name": pipeline.name, "backend": pipeline.backend, "cache": pipeline.cache}
-        flat.append(({**options, "callbacks": pipeline.callbacks and None}, nodes))
+        flat.append(({**_portable_options(pipeline), "callbacks": pipeline.callbacks and None}, nodes))
     return flat
+
+
+def _portable_options(pipeline: Pipeline) -> dict[str, Any]:
+    names = ("name", "backend", "cache", "timeout", "retries", "retry_delay", "keep_inputs")
+    return {name: getattr(pipeline, name) for name in names}
 
 
 def _rebuild(flat: _Flat) -> Pipeline:

@@ -6,7 +6,8 @@ of its backend in `places`, and its setting. Nothing here recurses over nodes or
 pipelines.
 
 Where a run is watched, each row brings one value more, under the name `SPAN`: which row it is. The steps that are
-watched read it like any other, so it reaches them on every engine and in every place.
+watched read it like any other, so it reaches them on every engine and in every place. A pipeline with a timeout begins
+with a step of a `Clock`, whose value `CLOCK` its other steps read in the same way.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
+from hypernodes._clock import CLOCK, Clock
 from hypernodes._graph import Graph, missing_inputs
+from hypernodes._limits import Retry
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
-from hypernodes._settings import INHERIT, Setting
+from hypernodes._settings import INHERIT, Bounds, Setting
 
-__all__ = ["SPAN", "MapStep", "Plan", "Planned", "Step", "compile_plan", "leaves"]
+__all__ = ["HIDDEN", "SPAN", "MapStep", "Plan", "Planned", "Step", "compile_plan", "leaves"]
 
 
 SPAN = "hypernodes_span__"
+HIDDEN = frozenset({SPAN, CLOCK})
+"""Names of values that no user gave or asked for."""
 
 
-class Planned(Protocol):
+class Planned(Bounds, Protocol):
     """What compiling needs to know of a pipeline."""
 
     @property
@@ -43,7 +48,10 @@ class Planned(Protocol):
 class Step(NamedTuple):
     """One call of one node: each parameter with the slot it reads, and the slots it writes.
 
-    `place` is the index of its backend, `setting` that of its settings. A watched step reads `SPAN` last.
+    `place` is the index of its backend, `setting` that of its settings. A step under a timeout reads `CLOCK` after its
+    node's inputs, a watched step reads `SPAN` last. `retry` is its rule to retry; `keeps` says that a failure keeps its
+    inputs. The step of a clock also comes `after` the slots that feed its pipeline, and takes the path of the step it
+    is for.
     """
 
     node: Node[..., Any]
@@ -52,10 +60,31 @@ class Step(NamedTuple):
     writes: tuple[int, ...]
     place: int
     setting: int = 0
+    retry: Retry | None = None
+    keeps: bool = False
+    after: tuple[int, ...] = ()
 
     @property
     def sources(self) -> tuple[int, ...]:
         return tuple(slot for _, slot in self.reads)
+
+    @property
+    def inputs(self) -> tuple[tuple[str, int], ...]:
+        """What the node's own function reads."""
+        return tuple([read for read in self.reads if read[0] not in HIDDEN])
+
+    @property
+    def is_clock(self) -> bool:
+        """Whether it starts a pipeline's clock: a step that no user knows of."""
+        return isinstance(self.node, Clock)
+
+    @property
+    def clock(self) -> int | None:
+        """The slot that says when time is up; None for a step that no timeout bounds."""
+        for name, slot in self.reads[-2:]:
+            if name == CLOCK:
+                return slot
+        return None
 
     @property
     def span(self) -> int | None:
@@ -87,6 +116,19 @@ class MapStep(NamedTuple):
         """The position, among the inner inputs, of what says which row this is; None where nobody watches."""
         inputs = self.inner.inputs
         return len(inputs) - 1 if inputs and inputs[-1][0] == SPAN else None
+
+    @property
+    def first_place(self) -> int:
+        """Where the first of its inner steps runs."""
+        if not self.inner.steps:
+            return self.place
+        first = self.inner.steps[0]
+        return first.first_place if isinstance(first, MapStep) else first.place
+
+    @property
+    def clock(self) -> int | None:
+        """The outer slot that says when time is up; None where no timeout around it bounds it."""
+        return next((at for (name, _), at in zip(self.inner.inputs, self.sources, strict=True) if name == CLOCK), None)
 
     @property
     def crosses(self) -> bool:
@@ -136,6 +178,32 @@ class _Frame:
         self.parent, self.nest = parent, nest
 
 
+class _Timed:
+    """What is known of each clock while steps are gone through from the last: by whom, and of what, it is read."""
+
+    __slots__ = ("_first", "_read")
+
+    def __init__(self) -> None:
+        self._first: dict[int, tuple[tuple[str, ...], int]] = {}
+        self._read: dict[int, set[int]] = {}
+
+    def note(self, step: Step | MapStep) -> None:
+        clock = step.clock
+        if clock is None:
+            return
+        self._first[clock] = (step.path, step.first_place if isinstance(step, MapStep) else step.place)
+        read = self._read.setdefault(clock, set())
+        read.update(step.sources)
+        if isinstance(step, Step):
+            read.update(step.after)
+
+    def placed(self, clock: Step) -> Step:
+        """The step of a clock where the first step under it runs, after what feeds the steps under it."""
+        (slot,) = clock.writes
+        path, place = self._first[slot]
+        return clock._replace(path=path, place=place, after=tuple(at for at in clock.after if at in self._read[slot]))
+
+
 class _Mapped:
     """A mapped nested pipeline before its inner plan is known: which outputs are needed is found out first."""
 
@@ -175,11 +243,11 @@ def compile_plan(
         callbacks=own or (),
         callbacks_origin="" if own is None else pipeline.name,
         heard=watched or bool(own),
-    )
+    ).bounded_by(pipeline, pipeline.name)
     places = [default_backend if pipeline.backend is None else pipeline.backend]
     compiler = _Compiler(places, root)
     names = (*given, SPAN) if compiler.hears(pipeline) else tuple(given)
-    plan = compiler.plan(pipeline, (pipeline.name,), 0, names, tuple(wanted))
+    plan = compiler.plan(pipeline, (pipeline.name,), 0, names, tuple(wanted), root.timeout is not None)
     return plan._replace(places=tuple(places), settings=tuple(compiler.settings), levels=tuple(compiler.levels.items()))
 
 
@@ -217,6 +285,7 @@ class _Compiler:
         if pipeline.callbacks is not None:
             heard = found.heard or bool(pipeline.callbacks)
             found = found._replace(callbacks=pipeline.callbacks, callbacks_origin=nest.name, heard=heard)
+        found = found.bounded_by(pipeline, nest.name)
         if found is self.settings[around]:
             return around
         self.settings.append(found)
@@ -236,12 +305,16 @@ class _Compiler:
         setting: int,
         given: tuple[str, ...],
         wanted: tuple[str, ...],
+        timed: bool,
     ) -> Plan:
+        """The plan of one pipeline with those nested in it; `timed` says that a clock of its own starts with it."""
         slots = len(given)
         names = {name: slot for slot, name in enumerate(given)}
         root = frame = _Frame(pipeline, path, setting, names)
         self.levels[path] = setting
         laid: list[Step | _Mapped] = []
+        if timed:
+            slots = self._start_clock(frame, laid, slots)
         while True:
             node = next(frame.children, None)
             if node is None:
@@ -252,8 +325,8 @@ class _Compiler:
             elif isinstance(node, NestedPipeline):
                 inner_path = (*frame.path, node.name)
                 reads = {inner: frame.names[outer] for outer, inner in node.inner_names.items() if outer in frame.names}
-                if SPAN in frame.names:
-                    reads[SPAN] = frame.names[SPAN]
+                # In this order: whoever watches finds the span in the last place.
+                reads |= {name: frame.names[name] for name in (CLOCK, SPAN) if name in frame.names}
                 if node.map_over:
                     made = {}
                     for inner in node.outer_names:
@@ -263,21 +336,42 @@ class _Compiler:
                 else:
                     inner_setting = self._setting(node, frame.setting)
                     self.levels[inner_path] = inner_setting
+                    timed = self._starts_clock(inner_setting, frame.setting)
                     frame = _Frame(node.pipeline, inner_path, inner_setting, reads, frame, node)
+                    if timed:
+                        slots = self._start_clock(frame, laid, slots)
             else:
                 assert isinstance(node, Node)
                 known = frame.names
                 found = tuple([(p.name, known[p.name]) for p in node.parameters if p.name in known])
                 own = self.settings[frame.setting]
+                if CLOCK in known:
+                    found += ((CLOCK, known[CLOCK]),)
                 if own.heard and SPAN in known:
                     found += ((SPAN, known[SPAN]),)
                 writes = tuple(range(slots, slots + len(node.outputs)))
                 slots += len(writes)
-                laid.append(Step(node, (*frame.path, node.name), found, writes, own.place, frame.setting))
+                retry = own.retry_of(node)
+                path_here = (*frame.path, node.name)
+                laid.append(Step(node, path_here, found, writes, own.place, frame.setting, retry, own.keep_inputs))
                 self._bind(frame, dict(zip(node.outputs, writes, strict=True)))
         outputs = tuple((name, root.names[name]) for name in wanted)
         steps = self._needed(laid, {slot for _, slot in outputs}, path[0], given)
         return Plan(path, tuple((name, slot) for slot, name in enumerate(given)), outputs, steps, ())
+
+    def _starts_clock(self, setting: int, around: int) -> bool:
+        return self.settings[setting].timeout != self.settings[around].timeout
+
+    def _start_clock(self, frame: _Frame, laid: list[Step | _Mapped], slot: int) -> int:
+        """Begin a pipeline with its clock; the number of the next free slot."""
+        names, own = frame.names, self.settings[frame.setting]
+        assert own.timeout is not None
+        reads = ((CLOCK, names[CLOCK]),) if CLOCK in names else ()
+        clock = Clock(own.timeout_origin, own.timeout, bool(reads))
+        fed = tuple(names[name] for name in names if name not in HIDDEN) if frame.parent is not None else ()
+        laid.append(Step(clock, frame.path, reads, (slot,), own.place, frame.setting, after=fed))
+        names[CLOCK] = slot
+        return slot + 1
 
     @staticmethod
     def _bind(frame: _Frame, made: dict[str, int]) -> None:
@@ -296,15 +390,19 @@ class _Compiler:
     ) -> tuple[Step | MapStep, ...]:
         kept: list[Step | MapStep] = []
         missing: list[tuple[tuple[str, ...], str]] = []
+        timed = _Timed()
         for step in reversed(laid):
             if isinstance(step, Step):
                 if needed.isdisjoint(step.writes):
                     continue
-                if len(step.reads) < len(step.node.parameters) or step.span is not None:
+                if step.is_clock:
+                    step = timed.placed(step)
+                elif len(step.inputs) < len(step.node.parameters):
                     have = {name for name, _ in step.reads}
                     missing += [(step.path, p.name) for p in step.node.parameters if p.required and p.name not in have]
                 needed.update(slot for _, slot in step.reads)
                 kept.append(step)
+                timed.note(step)
             else:
                 outputs = tuple(inner for inner, slot in step.slots.items() if slot in needed)
                 if not outputs:
@@ -317,6 +415,7 @@ class _Compiler:
                 mapped_step = self._map_step(step, outputs)
                 needed.update(mapped_step.sources)
                 kept.append(mapped_step)
+                timed.note(mapped_step)
         if missing:
             raise missing_inputs(pipeline, missing[::-1], given)
         return tuple(kept[::-1])
@@ -324,7 +423,8 @@ class _Compiler:
     def _map_step(self, step: _Mapped, outputs: tuple[str, ...]) -> MapStep:
         nest = step.nest
         setting = self._setting(nest, step.setting)
-        inner = self.plan(nest.pipeline, step.path, setting, tuple(step.reads), outputs)
+        timed = self._starts_clock(setting, step.setting)
+        inner = self.plan(nest.pipeline, step.path, setting, tuple(step.reads), outputs, timed)
         over = [nest.inner_names[outer] for outer in nest.map_over]
         used = {slot for inner_step in inner.steps for slot in inner_step.sources}
         used.update(slot for _, slot in inner.outputs)
@@ -351,5 +451,5 @@ def leaves(plan: Plan) -> Iterator[Step]:
         step = todo.pop()
         if isinstance(step, MapStep):
             todo += reversed(step.inner.steps)
-        else:
+        elif not step.is_clock:
             yield step
