@@ -187,7 +187,7 @@ class Watch:
             event = Event(
                 "place", phase, self.id, span, root.span, root.path, root.items, time(), seconds, status, place=name
             )
-            self._tell(root.listeners, event)
+            self._tell(self._heard(root.path), event)
 
     # -- what nodes tell
 
