@@ -18,16 +18,16 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "core" / "src" / "hypernodes"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_version", "_worker"),
-    ("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard"),
+    ("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_version", "_worker", "_files"),
+    ("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard", "_typetext"),
     (
-        *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers"),
+        *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers", "_picture"),
         *("_program", "_task", "_blueprint", "_ledger", "_loops", "_calls", "_bridge", "_diagnose"),
     ),
     ("_engine", "_backend", "_places"),
     (
         *("_wire", "_schedule", "_drive", "_overlap", "_threads", "_executor"),
-        *("_engines", "_local", "_far", "_inline", "_arows"),
+        *("_engines", "_local", "_far", "_inline", "_arows", "_diagram"),
     ),
     ("_hub",),
     ("_pipeline", "_map_call", "_prepared", "_explain"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hypernodes._backend import Backend
 from hypernodes._calls import Columns, Wanted, check_items, merged, wanted
 from hypernodes._engine import Feed
-from hypernodes._errors import GraphError, NodeDefinitionError, did_you_mean
+from hypernodes._errors import GraphError, NodeDefinitionError, PluginError, did_you_mean
 from hypernodes._graph import Graph
 from hypernodes._local import LocalBackend
 from hypernodes._map_call import MapCall
@@ -21,12 +21,18 @@ from hypernodes._prepared import Prepared
 from hypernodes._types import check_types as _check
 
 if TYPE_CHECKING:
+    import os
+
     from hypernodes._explain import Explanation
+    from hypernodes._picture import Picture
 
 __all__ = ["Pipeline"]
 
 MOST_PREPARED = 256
 """Distinct calls - which inputs, which outputs - that stay compiled."""
+
+MOST_SHOWN = 200
+"""Nodes of a pipeline that a notebook draws without being asked to."""
 
 
 class Pipeline:
@@ -141,6 +147,34 @@ class Pipeline:
             given = [name for name, parameter in self._graph.inputs.items() if parameter.required]
         prepared = self._prepare(tuple(given), wanted(self._graph, output_name, output_nodes))
         return explain(prepared.plan)
+
+    def visualize(
+        self, depth: int | None = 1, filename: str | os.PathLike[str] | None = None, orient: str = "TB"
+    ) -> Picture:
+        """A picture of this pipeline: a notebook shows it, and `filename` is where it is saved at once.
+
+        `depth=1` shows the pipeline's own nodes, each further level opens the pipelines nested there, `None` opens all.
+        The suffix of `filename` says the form: `.svg`, `.png`, `.dot`, `.mmd` or `.html`. `orient` is `"TB"` (top to
+        bottom) or `"LR"` (left to right). Raises `GraphError` for other values.
+        """
+        from hypernodes._diagram import diagram_of
+        from hypernodes._picture import Picture, check_orient
+
+        picture = Picture(diagram_of(self, depth), check_orient(self._name, orient))
+        if filename is not None:
+            picture.save(filename)
+        return picture
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What a notebook shows: the picture, where a plugin draws it and it is not huge."""
+        shown = {"text/plain": repr(self)}
+        if len(self._graph.nodes) <= MOST_SHOWN:
+            try:
+                shown["image/svg+xml"] = self.visualize().svg
+            except PluginError:
+                # Only the picture is missing then, and whoever asks for it with `visualize` is told why.
+                return shown
+        return shown
 
     # -- one item
 

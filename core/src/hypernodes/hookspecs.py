@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from hypernodes._diagram import Diagram
     from hypernodes._specs import BackendSpec, EngineSpec
 
 __all__ = [
     "NAMES",
     "backends",
+    "draw",
     "engines",
     "exports",
     "extract",
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 PROJECT = "hypernodes"
-NAMES = ("engines", "backends", "exports", "refuse_pair", "subscribe", "inject", "extract", "open_cache")
+NAMES = ("engines", "backends", "exports", "refuse_pair", "subscribe", "inject", "extract", "open_cache", "draw")
 """Every hook; a plugin that implements another name is set aside, since that is nearly always a misspelling."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -109,4 +111,14 @@ def open_cache(url: str) -> Any | None:
 
     Called when a run starts, where the user called it; on the far side only for addresses that are shared. The
     first cache wins. If it raises, the run fails with a `CacheError` that names the plugin.
+    """
+
+
+@hookspec(firstresult=True)
+def draw(diagram: Diagram, form: str, orient: str) -> str | bytes | None:
+    """This diagram as a file of the form `form`, a suffix such as `"svg"`, or None if you do not draw that form.
+
+    Called by `Pipeline.visualize` when the picture is looked at or saved. `orient` is `"TB"` or `"LR"`. The first
+    picture wins. If it raises, the user gets a `PluginError` that names the plugin; errors of hypernodes stay as they
+    are.
     """

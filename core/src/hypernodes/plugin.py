@@ -16,10 +16,12 @@ from hypernodes.hookspecs import hookimpl
 if TYPE_CHECKING:
     from hypernodes._backend import Backend, Session, pair
     from hypernodes._context import Context
+    from hypernodes._diagram import Diagram, DiagramCluster, DiagramEdge, DiagramNode
     from hypernodes._engine import Engine, Feed, Site
     from hypernodes._errors import IncompatibleEngineError, PlaceError, RemoteError, UnsendableError, WorkerLostError
     from hypernodes._executor import ExecutorEngine, serve
     from hypernodes._failure import Failure
+    from hypernodes._files import write_whole
     from hypernodes._pace import Pace
     from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_step, run_task
     from hypernodes._threads import ThreadPool
@@ -31,6 +33,10 @@ __all__ = [
     "BackendSpec",
     "Batch",
     "Context",
+    "Diagram",
+    "DiagramCluster",
+    "DiagramEdge",
+    "DiagramNode",
     "Engine",
     "EngineSpec",
     "ExecutorEngine",
@@ -57,16 +63,19 @@ __all__ = [
     "run_step",
     "run_task",
     "serve",
+    "write_whole",
 ]
 
 # A manifest needs specs and `hookimpl` alone: the rest, with asyncio behind it, loads when an engine does.
 _HOMES = {
     "_backend": ("Backend", "Session", "pair"),
     "_context": ("Context",),
+    "_diagram": ("Diagram", "DiagramCluster", "DiagramEdge", "DiagramNode"),
     "_engine": ("Engine", "Feed", "Site"),
     "_errors": ("IncompatibleEngineError", "PlaceError", "RemoteError", "UnsendableError", "WorkerLostError"),
     "_executor": ("ExecutorEngine", "serve"),
     "_failure": ("Failure",),
+    "_files": ("write_whole",),
     "_pace": ("Pace",),
     "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_step", "run_task"),
     "_threads": ("ThreadPool",),
