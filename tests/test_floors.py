@@ -18,18 +18,24 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "core" / "src" / "hypernodes"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_version", "_worker", "_files"),
-    ("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard", "_typetext"),
     (
-        *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers", "_picture"),
-        *("_program", "_task", "_blueprint", "_ledger", "_loops", "_calls", "_bridge", "_diagnose"),
+        *("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_version"),
+        *("_worker", "_files"),
+    ),
+    (
+        *("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard", "_digest", "_digest_kinds"),
+        *("_digest_arrays", "_digest_arrow", "_origin", "_bytecode", "_library", "_class_parts", "_code", "_typetext"),
+    ),
+    (
+        *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers", "_record", "_program"),
+        *("_task", "_blueprint", "_ledger", "_loops", "_calls", "_bridge", "_diagnose", "_picture"),
     ),
     ("_engine", "_backend", "_places"),
     (
-        *("_wire", "_schedule", "_drive", "_overlap", "_threads", "_executor"),
-        *("_engines", "_local", "_far", "_inline", "_arows", "_diagram"),
+        *("_wire", "_schedule", "_drive", "_overlap", "_threads", "_executor", "_engines", "_local", "_far"),
+        *("_inline", "_arows", "_diagram"),
     ),
-    ("_hub",),
+    ("_hub", "_watch"),
     ("_pipeline", "_map_call", "_prepared", "_explain"),
     ("__init__", "plugin", "testing", "__main__", "_cli", "_cli_list", "_cli_run", "_cli_text", "_cli_values"),
 )

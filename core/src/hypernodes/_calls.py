@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -107,6 +108,8 @@ class Columns:
         mode = check_map_mode(owner, map_mode)
         columns = [as_items(inputs[name], f"{owner}: map_over {name!r}") for name in self.names]
         self.rows: Iterator[tuple[Any, ...]] = check_lengths(columns, list(self.names), mode, owner)
+        sizes = [len(column) for column in columns]
+        self.total = math.prod(sizes) if mode == "product" else sizes[0] if sizes else 0
         self.shared = {name: value for name, value in inputs.items() if name not in self.names}
 
 

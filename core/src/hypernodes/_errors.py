@@ -21,7 +21,8 @@ HypernodesError
 │   ├── UnsendableError (TypeError)
 │   └── VersionMismatchError
 ├── RemoteError                      stands in for an exception that could not travel
-└── CacheError
+├── CacheError
+└── UnkeyableError (TypeError)       no cache key can be made of a value or of a function
 
 Exceptions that user code raises are never wrapped: they arrive as they are, with notes.
 """
@@ -47,6 +48,7 @@ __all__ = [
     "PluginLoadError",
     "RemoteError",
     "TypeMismatchError",
+    "UnkeyableError",
     "UnknownInputError",
     "UnknownNameError",
     "UnknownOutputError",
@@ -151,6 +153,10 @@ class RemoteError(HypernodesError):
 
 class CacheError(HypernodesError):
     """A cache address cannot be opened."""
+
+
+class UnkeyableError(HypernodesError, TypeError):
+    """A value, or something that a function reaches, has no content that could be told soundly; the message names it."""
 
 
 def quoted(names: Iterable[object]) -> str:

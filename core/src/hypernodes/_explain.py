@@ -100,7 +100,7 @@ def _placed(plan: Plan) -> Iterator[Placement]:
             place=label(backend),
             backend=backend,
             engine=engine_spec_of(backend).name,
-            chosen_by=step.origin,
+            chosen_by=plan.settings[step.setting].place_origin,
             node_execution=backend.node_execution,
             map_execution=backend.map_execution,
             inputs=tuple(name for name, _ in step.reads),

@@ -29,7 +29,7 @@ from hypernodes._ledger import Dispatch
 from hypernodes._local import core_engine
 from hypernodes._overlap import overlap
 from hypernodes._pace import Pace
-from hypernodes._places import OpenPlace, using
+from hypernodes._places import OpenPlace, Told, using
 from hypernodes._plan import Plan
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Batch, Reply, Stage, Task, run_task
@@ -64,8 +64,8 @@ class Route:
             inner_of=lambda step: self._cut(step.inner),
         )
 
-    def batches(self, feed: Feed) -> Generator[Batch, None, None]:
-        """Run the rows; what comes of them comes in the order in which it is ready."""
+    def batches(self, feed: Feed, told: Told | None = None) -> Generator[Batch, None, None]:
+        """Run the rows; what comes of them comes in the order in which it is ready. `told` hears of places."""
         if not self.plan.steps:
             for task in feed:
                 yield Batch(task.index, [tuple([task.values[slot] for _, slot in self.plan.outputs])], {})
@@ -77,17 +77,17 @@ class Route:
                 raise feed.error
             return
         if self.single is not None:
-            with using(self.plan.places[self.single.steps[0].place]) as place:
+            with using(self.plan.places[self.single.steps[0].place], told) as place:
                 yield from _execute(place, self.single, feed)
         else:
-            yield from _Lanes(self).batches(feed)
+            yield from _Lanes(self, told).batches(feed)
 
-    async def abatches(self, feed: Feed) -> AsyncGenerator[list[Batch], None]:
+    async def abatches(self, feed: Feed, told: Told | None = None) -> AsyncGenerator[list[Batch], None]:
         """The same on the running loop: coroutine nodes are awaited on it where the plan's engine allows."""
         if self.single is not None and self.plan.steps:
             backend = self.plan.places[self.single.steps[0].place]
             if core_engine(backend) is not None:
-                with using(backend) as place:
+                with using(backend, told) as place:
                     if isinstance(place.engine, AsyncEngine):
                         batches = place.engine.abatches(self.single, feed, place.site)
                     else:
@@ -96,7 +96,7 @@ class Route:
                         async for batch in batches:
                             yield batch
                     return
-        async with aclosing(batches_from_thread(lambda: self.batches(feed))) as found:
+        async with aclosing(batches_from_thread(lambda: self.batches(feed, told))) as found:
             async for batch in found:
                 yield batch
 
@@ -146,8 +146,9 @@ class _PlacePort:
 class _Lane:
     """One stage in one place, worked off by a thread of its own."""
 
-    def __init__(self, stage: Stage, backend: Any, arrivals: SimpleQueue[Any]) -> None:
+    def __init__(self, stage: Stage, backend: Any, arrivals: SimpleQueue[Any], told: Told | None) -> None:
         self.feed = QueueFeed()
+        self.told = told
         self.stage, self.backend, self.arrivals = stage, backend, arrivals
         context = contextvars.copy_context()
         self.thread = threading.Thread(
@@ -157,7 +158,7 @@ class _Lane:
 
     def _run(self) -> None:
         try:
-            with using(self.backend) as place:
+            with using(self.backend, self.told) as place:
                 for batch in _execute(place, self.stage, self.feed):
                     self.arrivals.put(batch)
         except BaseException as error:
@@ -174,8 +175,8 @@ class _Lane:
 class _Lanes:
     """The rows of a plan on their way through several places."""
 
-    def __init__(self, route: Route) -> None:
-        self.places = route.plan.places
+    def __init__(self, route: Route, told: Told | None) -> None:
+        self.places, self.told = route.plan.places, told
         self.scheduler = Scheduler(route.blueprint, workers=MOST_OPEN, pace=lambda: Pace(0.0, 1))
         self.lanes: dict[int, _Lane] = {}
         self.arrivals: SimpleQueue[Batch | BaseException] = SimpleQueue()
@@ -216,7 +217,7 @@ class _Lanes:
             return
         lane = self.lanes.get(id(stage))
         if lane is None:
-            lane = self.lanes[id(stage)] = _Lane(stage, backend, self.arrivals)
+            lane = self.lanes[id(stage)] = _Lane(stage, backend, self.arrivals, self.told)
         lane.feed.put(Task(dispatch.id, dispatch.tasks[0].values))
 
     def _run_inline(self, dispatch: Dispatch) -> None:

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import aclosing
-from typing import Any
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Sized,
+)
+from contextlib import ExitStack, aclosing
+from typing import TYPE_CHECKING, Any
 
 from hypernodes._calls import Columns, ReadyRows, Wanted, not_a_row, row_runs
 from hypernodes._engine import Feed
 from hypernodes._errors import GraphError, quoted
+from hypernodes._events import Callback, Listener
 from hypernodes._failure import Failure, failure_of, raise_failure
 from hypernodes._prepared import Prepared
 from hypernodes._program import columns_of
 from hypernodes._task import Batch
+
+if TYPE_CHECKING:
+    from hypernodes._watch import Watch
 
 __all__ = ["MapCall"]
 
@@ -28,12 +42,13 @@ class MapCall:
         want: Wanted,
         keeps_failures: bool,
         *,
+        extra: Sequence[Callback | Listener] = (),
         items: Iterable[Any] | AsyncIterable[Any] | None = None,
         columns: Columns | None = None,
         shared: dict[str, Any] | None = None,
     ) -> None:
         self.name, self.prepare, self.wanted, self.keeps_failures = name, prepare, want, keeps_failures
-        self.columns, self.items = columns, items
+        self.columns, self.items, self.extra = columns, items, extra
         self.shared = columns.shared if columns is not None else shared or {}
         # What is wrong with the first row, or with the columns, is said before any node runs.
         if columns is not None:
@@ -109,15 +124,36 @@ class MapCall:
 
     def _results(self, ordered: bool, base: int) -> Generator[list[Any], None, None]:
         """The shaped result or the `Failure` of each row, several at a time; `base` rows of this map came before."""
-        for prepared, rows in self._runs():
-            count = 0
-            for results in self._run(prepared, rows, ordered, base):
-                count += len(results)
-                yield results
-            base += count
+        with ExitStack() as stack:
+            watch: Watch | None = None
+            for prepared, rows in self._runs():
+                watch = self._watched_by(watch, prepared, stack)
+                count = 0
+                for results in self._run(prepared, rows, ordered, base, watch):
+                    count += len(results)
+                    yield results
+                base += count
+            if watch is not None:
+                watch.complete()
+
+    def _watched_by(self, watch: Watch | None, prepared: Prepared, stack: ExitStack) -> Watch | None:
+        """Who tells listeners of the rows of this plan: one for the whole call."""
+        if not prepared.watched:
+            return watch
+        if watch is None:
+            return stack.enter_context(prepared.watch("map", self.total(), self.extra))
+        watch.adopt(prepared.plan)
+        return watch
+
+    def total(self) -> int | None:
+        """How many items there are, where that is known."""
+        if self.columns is not None:
+            return self.columns.total
+        items: object = self.items
+        return len(items) if isinstance(items, Sized) else None
 
     def _run(
-        self, prepared: Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool, base: int
+        self, prepared: Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool, base: int, watch: Watch | None
     ) -> Generator[list[Any], None, None]:
         """The results of rows that share one plan, several at a time; `base` is how many items came before them."""
         if prepared.inline is not None:
@@ -126,11 +162,11 @@ class MapCall:
             return
         from hypernodes._hub import in_order
 
-        feed = Feed(rows)
-        batches = prepared.batches(feed)
+        feed = Feed(rows if watch is None else watch.rows(rows, base))
+        batches = prepared.batches(feed, watch, base)
         try:
             for batch in in_order(batches, feed, stop_at_failure=not self.keeps_failures) if ordered else batches:
-                yield self._shaped(batch, base)
+                yield self._shaped(batch, base, watch)
         finally:
             batches.close()
 
@@ -148,18 +184,23 @@ class MapCall:
                     yield result
             return
         base = 0
-        for prepared, rows in self._runs():
-            feed = Feed(rows)
-            turns = Turns(feed, stop_at_failure=not self.keeps_failures)
-            count = 0
-            async with aclosing(prepared.route.abatches(feed)) as found:
-                async for batches in found:
-                    for batch in batches:
-                        for ready in turns.ready(batch) if ordered else (batch,):
-                            count += len(ready.values)
-                            for result in self._shaped(ready, base):
-                                yield result
-            base += count
+        with ExitStack() as stack:
+            watch: Watch | None = None
+            for prepared, rows in self._runs():
+                watch = self._watched_by(watch, prepared, stack)
+                feed = Feed(rows if watch is None else watch.rows(rows, base))
+                turns = Turns(feed, stop_at_failure=not self.keeps_failures)
+                count = 0
+                async with aclosing(prepared.abatches(feed, watch, base)) as found:
+                    async for batches in found:
+                        for batch in batches:
+                            for ready in turns.ready(batch) if ordered else (batch,):
+                                count += len(ready.values)
+                                for result in self._shaped(ready, base, watch):
+                                    yield result
+                base += count
+            if watch is not None:
+                watch.complete()
 
     async def _aresults_of_async(self, items: AsyncIterable[Any], ordered: bool) -> AsyncGenerator[Any, None]:
         from hypernodes._arows import AsyncRows
@@ -171,18 +212,28 @@ class MapCall:
             return
         prepared = self.prepare(tuple({**self.shared, **first}))
         shared = self.shared
-        feed = rows.start(lambda row: prepared.row({**shared, **row}))
-        turns = Turns(feed, stop_at_failure=not self.keeps_failures)
-        try:
-            async with aclosing(prepared.route.abatches(feed)) as found:
-                async for batches in found:
-                    for batch in batches:
-                        for ready in turns.ready(batch) if ordered else (batch,):
-                            for result in self._shaped(ready, 0):
-                                rows.delivered()
-                                yield result
-        finally:
-            await rows.close()
+        with ExitStack() as stack:
+            watch = self._watched_by(None, prepared, stack)
+            index = itertools.count()
+
+            def row_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+                values = prepared.row({**shared, **row})
+                return values if watch is None else (*values, watch.span(next(index)))
+
+            feed = rows.start(row_of)
+            turns = Turns(feed, stop_at_failure=not self.keeps_failures)
+            try:
+                async with aclosing(prepared.abatches(feed, watch)) as found:
+                    async for batches in found:
+                        for batch in batches:
+                            for ready in turns.ready(batch) if ordered else (batch,):
+                                for result in self._shaped(ready, 0, watch):
+                                    rows.delivered()
+                                    yield result
+                if watch is not None:
+                    watch.complete()
+            finally:
+                await rows.close()
 
     def _runs(self) -> Iterator[tuple[Prepared, Iterator[tuple[Any, ...]]]]:
         """The rows in runs that share one plan, as tuples in the order of the plan's inputs."""
@@ -210,10 +261,13 @@ class MapCall:
             row_of = prepared.row
             yield prepared, (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)
 
-    def _shaped(self, batch: Batch, base: int) -> list[Any]:
+    def _shaped(self, batch: Batch, base: int, watch: Watch | None) -> list[Any]:
         """The results of a batch, each in the form that was asked for or a `Failure`."""
         if not batch.failures:
             return self.wanted.shape_all(batch.values)
+        if watch is not None and not self.keeps_failures:
+            at = min(batch.failures)
+            watch.failed(batch.failures[at][0].at(base + batch.first + at))
         return [
             self.wanted.shape(outcome.values or ())
             if outcome.failure is None

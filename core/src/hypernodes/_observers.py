@@ -14,7 +14,12 @@ from hypernodes._discovery import PluginReport, headline
 from hypernodes._errors import CacheError
 from hypernodes._registry import installed
 
-__all__ = ["extract", "inject", "listeners", "open_cache"]
+__all__ = ["extract", "inject", "listeners", "open_cache", "subscribed"]
+
+
+def subscribed() -> bool:
+    """Whether any plugin wants to listen to runs."""
+    return any(True for _ in installed().hooked("subscribe"))
 
 
 def listeners(run: Any) -> list[Callable[[Any], None]]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hypernodes._backend import Backend
 from hypernodes._calls import Columns, Wanted, check_items, merged, wanted
-from hypernodes._engine import Feed
-from hypernodes._errors import GraphError, NodeDefinitionError, PluginError, did_you_mean
+from hypernodes._errors import GraphError, NodeDefinitionError, PluginError, did_you_mean, quoted
+from hypernodes._events import Callback, Listener
 from hypernodes._graph import Graph
 from hypernodes._local import LocalBackend
 from hypernodes._map_call import MapCall
@@ -18,6 +18,7 @@ from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
 from hypernodes._plan import compile_plan
 from hypernodes._prepared import Prepared
+from hypernodes._settings import INHERIT, checked_callbacks
 from hypernodes._types import check_types as _check
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Pipeline:
         *,
         name: str = "pipeline",
         backend: Backend | None = None,
+        cache: Any = INHERIT,
+        callbacks: Sequence[Callback | Listener] | None = None,
         check_types: bool = True,
     ) -> None:
         if not isinstance(name, str) or not name:  # type: ignore[redundant-expr]
@@ -60,6 +63,8 @@ class Pipeline:
         if backend is not None and not isinstance(backend, Backend):
             raise NodeDefinitionError(_not_a_backend(name, backend))
         self._name, self._backend = name, backend
+        self._cache = cache
+        self._callbacks = None if callbacks is None else tuple(checked_callbacks(name, callbacks))
         self._graph = Graph(name, [_as_node(name, node) for node in _listed(name, nodes)])
         if check_types:
             _check(self._graph)
@@ -82,6 +87,16 @@ class Pipeline:
         return self._backend
 
     @property
+    def cache(self) -> Any:
+        """The cache this pipeline names, None where it switches caching off, `INHERIT` where it says nothing."""
+        return self._cache
+
+    @property
+    def callbacks(self) -> tuple[Callback | Listener, ...] | None:
+        """The callbacks this pipeline names, none where it switches them off; None where it says nothing."""
+        return self._callbacks
+
+    @property
     def input_names(self) -> tuple[str, ...]:
         """The names of the inputs: parameters that no node makes."""
         return tuple(self._graph.inputs)
@@ -102,7 +117,18 @@ class Pipeline:
 
     def with_backend(self, backend: Backend | None) -> Pipeline:
         """The same pipeline on another backend; nested pipelines keep their own."""
-        return Pipeline(self._graph.nodes, name=self._name, backend=backend, check_types=False)
+        return self.with_options(backend=backend)
+
+    def with_options(self, **options: Any) -> Pipeline:
+        """The same pipeline with other `backend`, `cache`, `callbacks` or `name`; nested pipelines keep their own."""
+        own = {"name": self._name, "backend": self._backend, "cache": self._cache, "callbacks": self._callbacks}
+        unknown = next((name for name in options if name not in own), None)
+        if unknown is not None:
+            raise NodeDefinitionError(
+                f"pipeline '{self._name}': with_options() takes no {unknown!r}{did_you_mean(unknown, own)}; "
+                f"it takes {quoted(own)}"
+            )
+        return Pipeline(self._graph.nodes, check_types=False, **{**own, **options})
 
     def as_node(
         self,
@@ -220,11 +246,10 @@ class Pipeline:
         """`run` from a running event loop, which it never blocks: plain functions wait in threads."""
         values = merged(self._name, inputs, kwargs)
         prepared = self._prepare(tuple(values), wanted(self._graph, output_name, output_nodes))
-        feed = Feed([prepared.row(values)])
-        async with aclosing(prepared.route.abatches(feed)) as batches:
-            async for found in batches:
-                return prepared.only(found[0])
-        raise feed.error or AssertionError("a run of one item gave no outcome")
+        if not prepared.watched:
+            return await prepared.arun(values, None)
+        with prepared.watch("pipeline") as watch:
+            return await prepared.arun(values, watch)
 
     # -- many items
 
@@ -317,11 +342,14 @@ class Pipeline:
         return call
 
     def _prepare(self, given: tuple[str, ...], want: Wanted) -> Prepared:
-        key = (frozenset(given), want)
+        from hypernodes import _observers  # a run is the first to need plugins
+
+        watched = _observers.subscribed()
+        key = (frozenset(given), want, watched)
         prepared = self._plans.get(key)
         if prepared is None:
             self._graph.check_inputs(given)
-            plan = compile_plan(self, sorted(given), want.names, LocalBackend())
+            plan = compile_plan(self, sorted(given), want.names, LocalBackend(), watched=watched)
             if len(self._plans) >= MOST_PREPARED:
                 self._plans.clear()
             prepared = self._plans[key] = Prepared(plan, want)
@@ -372,11 +400,14 @@ class Pipeline:
 
 
 _Reference = tuple[int, dict[str, Any]]
-_Flat = list[tuple[str, Backend | None, list[GraphNode | _Reference]]]
+_Flat = list[tuple[dict[str, Any], list[GraphNode | _Reference]]]
 
 
 def _flattened(root: Pipeline) -> _Flat:
-    """Name, backend and nodes of each pipeline; a nested one stands in as its position and how it is nested."""
+    """Options and nodes of each pipeline; a nested one stands in as its position and how it is nested.
+
+    Callbacks stay in the process they were made in.
+    """
     flat: _Flat = []
     position: dict[int, int] = {}
     todo = [root]
@@ -395,15 +426,16 @@ def _flattened(root: Pipeline) -> _Flat:
             (position[id(node.pipeline)], node.options) if isinstance(node, NestedPipeline) else node
             for node in pipeline.graph.nodes
         ]
-        flat.append((pipeline.name, pipeline.backend, nodes))
+        options = {"name": pipeline.name, "backend": pipeline.backend, "cache": pipeline.cache}
+        flat.append(({**options, "callbacks": pipeline.callbacks and None}, nodes))
     return flat
 
 
 def _rebuild(flat: _Flat) -> Pipeline:
     built: list[Pipeline] = []
-    for name, backend, nodes in flat:
+    for options, nodes in flat:
         found = [node if isinstance(node, GraphNode) else built[node[0]].as_node(**node[1]) for node in nodes]
-        built.append(Pipeline(found, name=name, backend=backend, check_types=False))
+        built.append(Pipeline(found, check_types=False, **options))
     return built[-1]
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from hypernodes._backend import Backend, Session, engine_of, label
 from hypernodes._engine import Engine, Site
 
 __all__ = ["OpenPlace", "close", "close_all", "hold", "using"]
+
+
+Told = Callable[[str, str, float], None]
 
 
 class OpenPlace:
@@ -56,11 +60,18 @@ def _get(backend: Backend) -> OpenPlace:
 
 
 @contextmanager
-def using(backend: Backend) -> Iterator[OpenPlace]:
-    """The open place of a backend, opened now if need be, for the length of the block."""
+def using(backend: Backend, told: Told | None = None) -> Iterator[OpenPlace]:
+    """The open place of a backend, opened now if need be, for the length of the block.
+
+    `told` hears when it is opened and when it is closed, with the place's name and the seconds it took.
+    """
+    started = time.perf_counter()
     with _lock:
+        opened = _find(backend) is None
         place = _get(backend)
         place.users += 1
+    if opened and told is not None:
+        told("start", place.label, time.perf_counter() - started)
     try:
         yield place
     finally:
@@ -70,7 +81,10 @@ def using(backend: Backend) -> Iterator[OpenPlace]:
             if over:
                 _open.remove(place)
         if over:
+            started = time.perf_counter()
             place.close()
+            if told is not None:
+                told("end", place.label, time.perf_counter() - started)
 
 
 def hold(backend: Backend) -> None:

@@ -1,8 +1,12 @@
 """A pipeline compiled for one choice of inputs and outputs: plain steps over numbered slots, nests flattened.
 
 A slot is the place of one value. Nested pipelines become steps of the same plan, whose `path` keeps where they came
-from; a mapped nested pipeline becomes one `MapStep` with a plan of its own. Each step knows its place: the index
-of its backend in `places`. Nothing here recurses over nodes or nesting, except into plans of mapped pipelines.
+from; a mapped nested pipeline becomes one `MapStep` with a plan of its own. Each step knows its place, the index
+of its backend in `places`, and its setting. Nothing here recurses over nodes or nesting, except into plans of mapped
+pipelines.
+
+Where a run is watched, each row brings one value more, under the name `SPAN`: which row it is. The steps that are
+watched read it like any other, so it reaches them on every engine and in every place.
 """
 
 from __future__ import annotations
@@ -13,8 +17,12 @@ from typing import Any, NamedTuple, Protocol
 from hypernodes._graph import Graph, missing_inputs
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
+from hypernodes._settings import INHERIT, Setting
 
-__all__ = ["MapStep", "Plan", "Planned", "Step", "compile_plan"]
+__all__ = ["SPAN", "MapStep", "Plan", "Planned", "Step", "compile_plan"]
+
+
+SPAN = "hypernodes_span__"
 
 
 class Planned(Protocol):
@@ -26,12 +34,16 @@ class Planned(Protocol):
     def graph(self) -> Graph: ...
     @property
     def backend(self) -> Any: ...
+    @property
+    def cache(self) -> Any: ...
+    @property
+    def callbacks(self) -> tuple[Any, ...] | None: ...
 
 
 class Step(NamedTuple):
     """One call of one node: each parameter with the slot it reads, and the slots it writes.
 
-    `place` is the index of its backend; `origin` names the pipeline that chose it, `""` where none did.
+    `place` is the index of its backend, `setting` that of its settings. A watched step reads `SPAN` last.
     """
 
     node: Node[..., Any]
@@ -39,11 +51,16 @@ class Step(NamedTuple):
     reads: tuple[tuple[str, int], ...]
     writes: tuple[int, ...]
     place: int
-    origin: str = ""
+    setting: int = 0
 
     @property
     def sources(self) -> tuple[int, ...]:
         return tuple(slot for _, slot in self.reads)
+
+    @property
+    def span(self) -> int | None:
+        """The slot that says which row this is; None for a step that nobody watches."""
+        return self.reads[-1][1] if self.reads and self.reads[-1][0] == SPAN else None
 
 
 class MapStep(NamedTuple):
@@ -63,6 +80,13 @@ class MapStep(NamedTuple):
     mode: str
     writes: tuple[int, ...]
     place: int
+    setting: int = 0
+
+    @property
+    def span(self) -> int | None:
+        """The position, among the inner inputs, of what says which row this is; None where nobody watches."""
+        inputs = self.inner.inputs
+        return len(inputs) - 1 if inputs and inputs[-1][0] == SPAN else None
 
     @property
     def crosses(self) -> bool:
@@ -73,97 +97,148 @@ class MapStep(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Steps in an order that respects what they read, with the slots of inputs and outputs by name."""
+    """Steps in an order that respects what they read, with the slots of inputs and outputs by name.
+
+    `places`, `settings` and `levels` - the path of every pipeline in it with the index of its setting - are those of
+    the whole plan; the plans of mapped pipelines leave them empty.
+    """
 
     path: tuple[str, ...]
     inputs: tuple[tuple[str, int], ...]
     outputs: tuple[tuple[str, int], ...]
     steps: tuple[Step | MapStep, ...]
     places: tuple[Any, ...]
+    settings: tuple[Setting, ...] = ()
+    levels: tuple[tuple[tuple[str, ...], int], ...] = ()
+
+    @property
+    def watched(self) -> bool:
+        """Whether each row brings, as its last input, which row it is."""
+        return bool(self.inputs) and self.inputs[-1][0] == SPAN
 
 
 class _Frame:
     """One pipeline while its nodes are being laid out."""
 
-    __slots__ = ("children", "names", "nest", "origin", "parent", "path", "place")
+    __slots__ = ("children", "names", "nest", "parent", "path", "setting")
 
     def __init__(
         self,
         pipeline: Planned,
         path: tuple[str, ...],
-        place: int,
-        origin: str,
+        setting: int,
         names: dict[str, int],
         parent: _Frame | None = None,
         nest: NestedPipeline | None = None,
     ) -> None:
         self.children: Iterator[GraphNode] = iter(pipeline.graph.order)
-        self.path, self.place, self.origin, self.names = path, place, origin, names
+        self.path, self.setting, self.names = path, setting, names
         self.parent, self.nest = parent, nest
 
 
 class _Mapped:
     """A mapped nested pipeline before its inner plan is known: which outputs are needed is found out first."""
 
-    __slots__ = ("nest", "origin", "path", "place", "reads", "slots")
+    __slots__ = ("nest", "path", "reads", "setting", "slots")
 
     def __init__(
         self,
         nest: NestedPipeline,
         path: tuple[str, ...],
-        place: int,
-        origin: str,
+        setting: int,
         reads: dict[str, int],
         slots: dict[str, int],
     ) -> None:
-        self.nest, self.path, self.place, self.origin, self.reads, self.slots = nest, path, place, origin, reads, slots
+        self.nest, self.path, self.setting, self.reads, self.slots = nest, path, setting, reads, slots
 
 
-def compile_plan(pipeline: Planned, given: Iterable[str], wanted: Iterable[str], default_backend: Any) -> Plan:
+def compile_plan(
+    pipeline: Planned,
+    given: Iterable[str],
+    wanted: Iterable[str],
+    default_backend: Any,
+    *,
+    watched: bool = False,
+) -> Plan:
     """The plan that makes `wanted` from `given`, with only the steps that are needed upstream.
 
-    A given name that a node makes overrides it: its producer runs only if something else needs it.
+    A given name that a node makes overrides it: its producer runs only if something else needs it. The steps that
+    callbacks hear of read `SPAN`, with `watched` all steps do; it is then the last of the plan's inputs.
     Raises `MissingInputError` for all needed inputs that are not given, at once.
     """
-    backend = default_backend if pipeline.backend is None else pipeline.backend
-    origin = "" if pipeline.backend is None else pipeline.name
-    places = [backend]
-    plan = _Compiler(places).plan(pipeline, (pipeline.name,), 0, origin, tuple(given), tuple(wanted))
-    return plan._replace(places=tuple(places))
+    own = pipeline.callbacks
+    root = Setting(
+        place=0,
+        place_origin="" if pipeline.backend is None else pipeline.name,
+        cache=None if pipeline.cache is INHERIT else pipeline.cache,
+        cache_origin="" if pipeline.cache is INHERIT else pipeline.name,
+        callbacks=own or (),
+        callbacks_origin="" if own is None else pipeline.name,
+    )
+    places = [default_backend if pipeline.backend is None else pipeline.backend]
+    compiler = _Compiler(places, root, watched)
+    names = (*given, SPAN) if watched or compiler.hears(pipeline) else tuple(given)
+    plan = compiler.plan(pipeline, (pipeline.name,), 0, names, tuple(wanted))
+    return plan._replace(places=tuple(places), settings=tuple(compiler.settings), levels=tuple(compiler.levels.items()))
 
 
 class _Compiler:
-    """Lays out one plan after another over one table of places."""
+    """Lays out one plan after another over one table of places and one of settings."""
 
-    def __init__(self, places: list[Any]) -> None:
-        self.places = places
+    def __init__(self, places: list[Any], root: Setting, watched: bool) -> None:
+        self.places, self.settings, self.watched = places, [root], watched
+        self.levels: dict[tuple[str, ...], int] = {}
 
-    def _place(self, nest: NestedPipeline, place: int, origin: str) -> tuple[int, str]:
-        """Where a nested pipeline runs, and who chose it: inherited means stay here, explicit means go there.
+    def hears(self, pipeline: Planned) -> bool:
+        """Whether any callback hears of this pipeline or one nested in it."""
+        if self.settings[0].callbacks:
+            return True
+        todo, seen = [pipeline], {id(pipeline)}
+        while todo:
+            for node in todo.pop().graph.nodes:
+                if isinstance(node, NestedPipeline) and id(node.pipeline) not in seen:
+                    if node.pipeline.callbacks:
+                        return True
+                    seen.add(id(node.pipeline))
+                    todo.append(node.pipeline)
+        return False
 
-        Equal backends are one place.
+    def _setting(self, nest: NestedPipeline, around: int) -> int:
+        """The setting of a nested pipeline: what it names, and the rest from the pipeline around it.
+
+        For its place, inherited means stay here, explicit means go there. Equal backends are one place.
         """
-        backend = nest.pipeline.backend
-        if backend is None:
-            return place, origin
+        pipeline, found = nest.pipeline, self.settings[around]
+        if pipeline.backend is not None:
+            found = found._replace(place=self._place(pipeline.backend), place_origin=nest.name)
+        if pipeline.cache is not INHERIT:
+            found = found._replace(cache=pipeline.cache, cache_origin=nest.name)
+        if pipeline.callbacks is not None:
+            found = found._replace(callbacks=pipeline.callbacks, callbacks_origin=nest.name)
+        if found is self.settings[around]:
+            return around
+        self.settings.append(found)
+        return len(self.settings) - 1
+
+    def _place(self, backend: Any) -> int:
         for at, known in enumerate(self.places):
             if type(known) is type(backend) and known == backend:
-                return at, nest.name
+                return at
         self.places.append(backend)
-        return len(self.places) - 1, nest.name
+        return len(self.places) - 1
 
     def plan(
         self,
         pipeline: Planned,
         path: tuple[str, ...],
-        place: int,
-        origin: str,
+        setting: int,
         given: tuple[str, ...],
         wanted: tuple[str, ...],
     ) -> Plan:
         slots = len(given)
         names = {name: slot for slot, name in enumerate(given)}
-        root = frame = _Frame(pipeline, path, place, origin, names)
+        root = frame = _Frame(pipeline, path, setting, names)
+        self.levels[path] = setting
         laid: list[Step | _Mapped] = []
         while True:
             node = next(frame.children, None)
@@ -175,22 +250,28 @@ class _Compiler:
             elif isinstance(node, NestedPipeline):
                 inner_path = (*frame.path, node.name)
                 reads = {inner: frame.names[outer] for outer, inner in node.inner_names.items() if outer in frame.names}
+                if SPAN in frame.names:
+                    reads[SPAN] = frame.names[SPAN]
                 if node.map_over:
                     made = {}
                     for inner in node.outer_names:
                         made[inner], slots = slots, slots + 1
-                    laid.append(_Mapped(node, inner_path, frame.place, frame.origin, reads, made))
+                    laid.append(_Mapped(node, inner_path, frame.setting, reads, made))
                     self._bind(frame, {node.outer_names[inner]: slot for inner, slot in made.items()})
                 else:
-                    inner_place, inner_origin = self._place(node, frame.place, frame.origin)
-                    frame = _Frame(node.pipeline, inner_path, inner_place, inner_origin, reads, frame, node)
+                    inner_setting = self._setting(node, frame.setting)
+                    self.levels[inner_path] = inner_setting
+                    frame = _Frame(node.pipeline, inner_path, inner_setting, reads, frame, node)
             else:
                 assert isinstance(node, Node)
                 known = frame.names
                 found = tuple([(p.name, known[p.name]) for p in node.parameters if p.name in known])
+                own = self.settings[frame.setting]
+                if (own.callbacks or self.watched) and SPAN in known:
+                    found += ((SPAN, known[SPAN]),)
                 writes = tuple(range(slots, slots + len(node.outputs)))
                 slots += len(writes)
-                laid.append(Step(node, (*frame.path, node.name), found, writes, frame.place, frame.origin))
+                laid.append(Step(node, (*frame.path, node.name), found, writes, own.place, frame.setting))
                 self._bind(frame, dict(zip(node.outputs, writes, strict=True)))
         outputs = tuple((name, root.names[name]) for name in wanted)
         steps = self._needed(laid, {slot for _, slot in outputs}, path[0], given)
@@ -217,7 +298,7 @@ class _Compiler:
             if isinstance(step, Step):
                 if needed.isdisjoint(step.writes):
                     continue
-                if len(step.reads) < len(step.node.parameters):
+                if len(step.reads) < len(step.node.parameters) or step.span is not None:
                     have = {name for name, _ in step.reads}
                     missing += [(step.path, p.name) for p in step.node.parameters if p.required and p.name not in have]
                 needed.update(slot for _, slot in step.reads)
@@ -240,8 +321,8 @@ class _Compiler:
 
     def _map_step(self, step: _Mapped, outputs: tuple[str, ...]) -> MapStep:
         nest = step.nest
-        place, origin = self._place(nest, step.place, step.origin)
-        inner = self.plan(nest.pipeline, step.path, place, origin, tuple(step.reads), outputs)
+        setting = self._setting(nest, step.setting)
+        inner = self.plan(nest.pipeline, step.path, setting, tuple(step.reads), outputs)
         over = [nest.inner_names[outer] for outer in nest.map_over]
         used = {slot for inner_step in inner.steps for slot in inner_step.sources}
         used.update(slot for _, slot in inner.outputs)
@@ -256,5 +337,6 @@ class _Compiler:
             names=nest.map_over,
             mode=nest.map_mode,
             writes=tuple(step.slots[name] for name in outputs),
-            place=step.place,
+            place=self.settings[step.setting].place,
+            setting=setting,
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._backend import label
 from hypernodes._calls import Wanted, row_getter
 from hypernodes._engine import Feed
+from hypernodes._events import Callback, Listener
 from hypernodes._failure import raise_failure
 from hypernodes._inline import Inline
 from hypernodes._local import core_engine
@@ -16,6 +18,7 @@ from hypernodes._task import Batch
 
 if TYPE_CHECKING:
     from hypernodes._hub import Route
+    from hypernodes._watch import Watch
 
 __all__ = ["Prepared"]
 
@@ -23,14 +26,16 @@ __all__ = ["Prepared"]
 class Prepared:
     """A plan and the road it takes: inline where it runs one after another here, else through the hub."""
 
-    def __init__(self, plan: Plan, want: Wanted) -> None:
-        self.plan, self.wanted = plan, want
-        self.names = tuple(name for name, _ in plan.inputs)
+    def __init__(self, plan: Plan, want: Wanted, facts: Mapping[str, Any] | None = None) -> None:
+        self.plan, self.wanted, self.facts = plan, want, facts or {}
+        self.watched = plan.watched
+        names = [name for name, _ in plan.inputs]
+        self.names = tuple(names[:-1] if self.watched else names)
         self.row = row_getter(self.names)
         places = {step.place for step in plan.steps}
         self.inline: Inline | None = None
         crosses = any(getattr(step, "crosses", False) for step in plan.steps)
-        if len(places) <= 1 and not crosses:
+        if len(places) <= 1 and not crosses and not self.watched:
             backend = plan.places[places.pop() if places else 0]
             if core_engine(backend) == "sequential":
                 self.inline = Inline(plan, want, label(backend))
@@ -45,11 +50,41 @@ class Prepared:
             self._route = Route(self.plan)
         return self._route
 
-    def run(self, values: dict[str, Any]) -> Any:
+    def watch(self, kind: str, total: int | None = None, extra: Sequence[Callback | Listener] = ()) -> Watch:
+        """Who tells listeners of a call of this plan."""
+        from hypernodes._watch import Watch
+
+        return Watch(kind, self.plan, total, self.facts, extra)
+
+    def run(self, values: dict[str, Any], extra: Sequence[Callback | Listener] = ()) -> Any:
         """Run once through the hub."""
-        for batch in self.batches(Feed([self.row(values)])):
-            return self.only(batch)
+        if not self.watched:
+            return self._run(values, None)
+        with self.watch("pipeline", extra=extra) as watch:
+            return self._run(values, watch)
+
+    def _run(self, values: dict[str, Any], watch: Watch | None) -> Any:
+        batches = self.batches(self.feed_of_one(values, watch), watch)
+        with closing(batches):
+            for batch in batches:
+                if watch is not None:
+                    watch.complete()
+                return self.only(batch)
         raise AssertionError("a run of one item gave no outcome")
+
+    async def arun(self, values: dict[str, Any], watch: Watch | None) -> Any:
+        """The same on the running event loop."""
+        feed = self.feed_of_one(values, watch)
+        async with aclosing(self.abatches(feed, watch)) as batches:
+            async for found in batches:
+                if watch is not None:
+                    watch.complete()
+                return self.only(found[0])
+        raise feed.error or AssertionError("a run of one item gave no outcome")
+
+    def feed_of_one(self, values: dict[str, Any], watch: Watch | None) -> Feed:
+        row = self.row(values)
+        return Feed([row if watch is None else (*row, watch.span(0))])
 
     def only(self, batch: Batch) -> Any:
         """The result of a run, which is a batch of one row; raises its failure."""
@@ -57,12 +92,35 @@ class Prepared:
             raise_failure(batch.failures[0][0])
         return self.wanted.shape(batch.values[0] or ())
 
-    def batches(self, feed: Feed) -> Generator[Batch, None, None]:
-        """What comes of the rows as it is ready; in a thread of their own where an event loop is running here."""
+    def batches(self, feed: Feed, watch: Watch | None = None, base: int = 0) -> Generator[Batch, None, None]:
+        """What comes of the rows as it is ready; in a thread of their own where an event loop is running here.
+
+        `base` rows of the call came before those of the feed.
+        """
         from hypernodes._loops import is_loop_running
 
+        told = None if watch is None else watch.place
         if is_loop_running():
             from hypernodes._bridge import from_thread
 
-            return from_thread(lambda: self.route.batches(feed))
-        return self.route.batches(feed)
+            batches = from_thread(lambda: self.route.batches(feed, told))
+        else:
+            batches = self.route.batches(feed, told)
+        return batches if watch is None else _noted(batches, watch, base)
+
+    async def abatches(
+        self, feed: Feed, watch: Watch | None = None, base: int = 0
+    ) -> AsyncGenerator[list[Batch], None]:
+        """The same on the running event loop."""
+        async with aclosing(self.route.abatches(feed, None if watch is None else watch.place)) as found:
+            async for batches in found:
+                if watch is not None:
+                    watch.through(batches, base)
+                yield batches
+
+
+def _noted(batches: Generator[Batch, None, None], watch: Watch, base: int) -> Generator[Batch, None, None]:
+    with closing(batches):
+        for batch in batches:
+            watch.through((batch,), base)
+            yield batch

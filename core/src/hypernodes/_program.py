@@ -21,6 +21,7 @@ from hypernodes._errors import GraphError, OutputCountError, a_kind
 from hypernodes._failure import Located
 from hypernodes._guard import guarded
 from hypernodes._plan import MapStep, Step
+from hypernodes._record import below, is_recorder, recorded
 
 __all__ = ["ABORTS", "IrregularRow", "Program", "compile_program", "is_async", "map_rows"]
 
@@ -73,7 +74,8 @@ class Program:
         if entry.tb_next is not None:
             # The traceback begins in the user's function: our own frames say nothing to them.
             # By method, as a class may forbid to set attributes.
-            error.with_traceback(entry.tb_next)
+            own = entry.tb_next
+            error.with_traceback(own.tb_next if own.tb_next is not None and is_recorder(own) else own)
         path = self.steps[at].path
         return Located(error, path, (None,) * len(path), at)
 
@@ -179,8 +181,13 @@ def _line(
     else:
         node = step.node
         asynchronous = node.is_async
-        namespace[function] = guarded(node)
         arguments = _arguments(step, spell)
+        span = step.span
+        if span is None:
+            namespace[function] = guarded(node)
+        else:
+            namespace[function] = recorded(step.path, guarded(node), is_async=node.is_async)
+            arguments.insert(0, spell[span])
         unpacks = node.unpacks
     call = f"{function}({', '.join(arguments)})"
     if asynchronous:
@@ -269,22 +276,20 @@ def map_rows(step: MapStep, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     columns = [
         as_items(values[at], f"{owner}: map_over {name!r}") for at, name in zip(step.mapped, step.names, strict=True)
     ]
-    return rows_of(list(values), step.mapped, columns, list(step.names), step.mode, owner)
+    combinations = check_lengths(columns, list(step.names), step.mode, owner)
+    return _rows(step, list(values), combinations)
 
 
-def rows_of(
-    base: list[Any], positions: Sequence[int], columns: list[list[Any]], names: list[str], mode: str, owner: str
-) -> Iterator[tuple[Any, ...]]:
-    """`base` once for each combination of the columns, with their elements at `positions`."""
-    combine = check_lengths(columns, names, mode, owner)
-
-    def rows() -> Iterator[tuple[Any, ...]]:
-        for combination in combine:
-            for at, element in zip(positions, combination, strict=True):
-                base[at] = element
-            yield tuple(base)
-
-    return rows()
+def _rows(step: MapStep, base: list[Any], combinations: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """`base` once for each combination, with its elements in their places and what says which row it is."""
+    span_at, depth = step.span, len(step.path) - 1
+    outer: Any = None if span_at is None else base[span_at]
+    for index, combination in enumerate(combinations):
+        for at, element in zip(step.mapped, combination, strict=True):
+            base[at] = element
+        if span_at is not None:
+            base[span_at] = below(outer, depth, index)
+        yield tuple(base)
 
 
 def check_lengths(columns: list[list[Any]], names: list[str], mode: str, owner: str) -> Iterator[tuple[Any, ...]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from hypernodes._failure import Failure
 from hypernodes._guard import guarded
-from hypernodes._plan import MapStep, Step
+from hypernodes._plan import SPAN, MapStep, Step
 from hypernodes._program import ABORTS, Program, compile_program, is_async, unpack
+from hypernodes._record import recorded
 
 __all__ = ["Batch", "Outcome", "Reply", "Stage", "Task", "failed_row", "run_rows", "run_step", "run_task"]
 
@@ -173,10 +175,15 @@ def run_task(stage: Stage, task: Task, place: str = "") -> Outcome:
 def run_step(step: Step, arguments: dict[str, Any]) -> tuple[Any, ...]:
     """Call one step's node by parameter name, with its retries and timeout; the values of its outputs as a tuple.
 
+    `arguments` holds a value for each name in `step.reads`.
     For engines that schedule single steps themselves. Raises what the node raises.
     """
     node = step.node
-    value = guarded(node)(**arguments)
+    call = guarded(node)
+    if step.span is not None:
+        arguments = dict(arguments)
+        call = partial(recorded(step.path, call, is_async=node.is_async), arguments.pop(SPAN))
+    value = call(**arguments)
     if node.is_async:
         from hypernodes._loops import run_coroutine
 

@@ -24,6 +24,7 @@ from hypernodes._context import Context
 from hypernodes._diagnose import culprit
 from hypernodes._errors import RemoteError, UnsendableError, VersionMismatchError
 from hypernodes._failure import Failure, text_of
+from hypernodes._record import Record, collecting, deliver
 from hypernodes._task import Reply, Stage, Task, run_rows
 
 __all__ = [
@@ -38,7 +39,7 @@ __all__ = [
     "why_unsendable",
 ]
 
-FORMAT = 1
+FORMAT = 2
 STAGES_KEPT = 16
 
 Buffer = bytes | bytearray | memoryview
@@ -93,7 +94,10 @@ def pack_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], context: Context, e
 
 
 def unpack_reply(frames: Sequence[Buffer]) -> Reply:
-    """What came of a request. Raises what the far side could not even begin with, or what unpickling raises."""
+    """What came of a request; what was noted of its nodes goes on to who watches.
+
+    Raises what the far side could not even begin with, or what unpickling raises.
+    """
     head = json.loads(bytes(frames[0]))
     if head["status"] == "mismatch":
         raise VersionMismatchError(head["why"])
@@ -101,7 +105,8 @@ def unpack_reply(frames: Sequence[Buffer]) -> Reply:
         raise UnsendableError(head["why"])
     if head["status"] == "rows unreadable":
         raise RowsUnreadable(head["why"])
-    values, failures = pickle.loads(frames[1], buffers=frames[2:])
+    values, failures, records = pickle.loads(frames[1], buffers=frames[2:])
+    deliver(records)
     return Reply(values, failures, head["seconds"])
 
 
@@ -185,9 +190,9 @@ def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Sequence[Buffer
         return [_status("rows unreadable", why=_unreadable("an input", error))]
     context = Context.from_json(header["context"])
     started = time.perf_counter()
-    with _restored(context):
+    with _restored(context), collecting() as records:
         reply = run_rows(stage, rows, context.place) if engine is None else engine.run_rows(stage, rows, context)
-    return _pack_reply(stage, reply._replace(seconds=time.perf_counter() - started), context.place)
+    return _pack_reply(stage, reply._replace(seconds=time.perf_counter() - started), records, context.place)
 
 
 def _restored(context: Context) -> AbstractContextManager[None]:
@@ -211,12 +216,12 @@ def _stage(digest: str, blobs: Mapping[str, Sequence[Buffer]]) -> Stage:
     return found
 
 
-def _pack_reply(stage: Stage, reply: Reply, place: str) -> list[Buffer]:
+def _pack_reply(stage: Stage, reply: Reply, records: list[Record], place: str) -> list[Buffer]:
     failures = {at: (_portable(failure), step) for at, (failure, step) in reply.failures.items()}
     values = reply.values
     buffers: list[Any] = []
     try:
-        body = dumps((values, failures), buffers)
+        body = dumps((values, failures, records), buffers)
     except Exception:
         values = list(values)
         for at, row in enumerate(values):
@@ -226,7 +231,7 @@ def _pack_reply(stage: Stage, reply: Reply, place: str) -> list[Buffer]:
                 failures[at] = error
         failures = {at: (_in_place(failure, place), step) for at, (failure, step) in failures.items()}
         buffers = []
-        body = dumps((values, failures), buffers)
+        body = dumps((values, failures, records), buffers)
     return [_status("done", seconds=reply.seconds), body, *(buffer.raw() for buffer in buffers)]
 
 
