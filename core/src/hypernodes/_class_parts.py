@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-
 __all__ = ["content_of"]
 
 _BY_PYTHON = {
