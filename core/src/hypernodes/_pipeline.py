@@ -12,7 +12,7 @@ from hypernodes._backend import Backend
 from hypernodes._cache import Cache
 from hypernodes._cache_address import open_cache
 from hypernodes._calls import Columns, Wanted, check_items, merged, wanted
-from hypernodes._errors import GraphError, NodeDefinitionError, did_you_mean, quoted
+from hypernodes._errors import GraphError, NodeDefinitionError, PluginError, did_you_mean, quoted
 from hypernodes._events import Callback, Listener
 from hypernodes._graph import Graph
 from hypernodes._late import importing
@@ -27,13 +27,20 @@ from hypernodes._settings import INHERIT, Inherit, checked_callbacks
 from hypernodes._types import check_types as _check
 
 if TYPE_CHECKING:
+    import os
+
+    from hypernodes._diagram import Diagram
     from hypernodes._explain import Explanation
+    from hypernodes._picture import Picture
     from hypernodes._why import Lookups
 
 __all__ = ["Pipeline"]
 
 MOST_PREPARED = 256
 """Distinct calls - which inputs, which outputs - that stay compiled."""
+
+MOST_SHOWN = 200
+"""Nodes of a pipeline that a notebook draws without being asked to."""
 
 
 class Pipeline:
@@ -224,6 +231,39 @@ class Pipeline:
         values = merged(self._name, inputs, kwargs)
         return self._prepare(tuple(values), wanted(self._graph, output_name, output_nodes)).look_up(values)
 
+    def visualize(
+        self, depth: int | None = 1, filename: str | os.PathLike[str] | None = None, orient: str = "TB"
+    ) -> Picture:
+        """A picture of this pipeline: a notebook shows it, and `filename` is where it is saved at once.
+
+        `depth=1` shows the pipeline's own nodes, each further level opens the pipelines nested there, `None` opens all.
+        The suffix of `filename` says the form: `.svg`, `.png`, `.dot`, `.mmd` or `.html`. `orient` is `"TB"` (top to
+        bottom) or `"LR"` (left to right). Raises `GraphError` for other values.
+        """
+        from hypernodes._diagram import diagram_of
+        from hypernodes._picture import Picture, check_orient
+
+        picture = Picture(diagram_of(self, depth), check_orient(self._name, orient))
+        if filename is not None:
+            picture.save(filename)
+        return picture
+
+    def _diagram(self) -> Diagram:
+        from hypernodes._diagram import diagram_of
+
+        return diagram_of(self, None)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What a notebook shows: the picture, where a plugin draws it and it is not huge."""
+        shown = {"text/plain": repr(self)}
+        if len(self._graph.nodes) <= MOST_SHOWN:
+            try:
+                shown["image/svg+xml"] = self.visualize().svg
+            except PluginError:
+                # Only the picture is missing then, and whoever asks for it with `visualize` is told why.
+                return shown
+        return shown
+
     # -- one item
 
     def run(
@@ -387,7 +427,7 @@ class Pipeline:
             plan = compile_plan(self, sorted(given), want.names, LocalBackend(), watched=watched)
             if len(self._plans) >= MOST_PREPARED:
                 self._plans.clear()
-            prepared = self._plans[key] = Prepared(plan, want)
+            prepared = self._plans[key] = Prepared(plan, want, {"diagram": self._diagram})
         return prepared
 
     def _map_call(
