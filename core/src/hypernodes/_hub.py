@@ -83,6 +83,7 @@ class Route:
         steps: Sequence[Step | MapStep],
         inputs: Sequence[tuple[str, int]],
         outputs: Sequence[tuple[str, int]],
+        spare: frozenset[int] = frozenset(),
         *,
         cached: bool = False,
     ) -> Blueprint:
@@ -100,6 +101,7 @@ class Route:
             key_of=key_of,
             inner_of=self._inner_of,
             salvages=cached,
+            spare=spare,
             in_order=cached and self.here is not None and self.here.node_execution == "sequential",
         )
 
@@ -118,15 +120,13 @@ class Route:
         return found
 
     @contextlib.contextmanager
-    def _recalling(self) -> Iterator[None]:
+    def _recalling(self, feed: Feed) -> Iterator[None]:
         """Have the memos look at the code of the nodes for one call, and let go of its values afterwards."""
-        for memo in self.memos:
-            memo.begin()
-        try:
-            yield
-        finally:
+        with contextlib.ExitStack() as stack:
             for memo in self.memos:
-                memo.end()
+                memo.begin(feed.steady if memo.plan is self.plan else None)
+                stack.callback(memo.end)
+            yield
 
     def batches(self, feed: Feed, told: Told | None = None) -> Generator[Batch, None, None]:
         """Run the rows; what comes of them comes in the order in which it is ready. `told` hears of places."""
@@ -141,20 +141,20 @@ class Route:
                 raise feed.error
             return
         if self.single is None and self.here is not None and core_engine(self.here) == "async":
-            with using(self.here, told) as place, self._recalling():
+            with using(self.here, told) as place, self._recalling(feed):
                 assert isinstance(place.engine, AsyncEngine)
                 yield from on_own_loop(place.engine.on_loop(self.blueprint, feed, place.site))
         elif self.single is not None:
             with using(self.plan.places[self.single.steps[0].place], told) as place:
                 yield from _execute(place, self.single, feed)
         else:
-            with self._recalling():
+            with self._recalling(feed):
                 yield from _Lanes(self, told).batches(feed)
 
     async def abatches(self, feed: Feed, told: Told | None = None) -> AsyncGenerator[list[Batch], None]:
         """The same on the running loop: coroutine nodes are awaited on it where the plan's engine allows."""
         if self.here is not None and self.plan.steps:
-            with using(self.here, told) as place, self._recalling():
+            with using(self.here, told) as place, self._recalling(feed):
                 blueprint = self.blueprint
                 if isinstance(place.engine, AsyncEngine) and self.single is not None:
                     batches = place.engine.abatches(self.single, feed, place.site)
