@@ -69,7 +69,8 @@ PLUGINS = {str(project(file.parent)["name"]): file.parent for file in sorted(ROO
 CORE = {str(project(ROOT / "core")["name"]): ROOT / "core"}
 BUNDLE = {str(project(ROOT)["name"]): ROOT}
 EVERYTHING = CORE | PLUGINS | BUNDLE
-LOCAL = {name: folder for name, folder in PLUGINS.items() if folder.name.startswith("local-")}
+WANTED = " ".join(project(ROOT)["dependencies"])  # type: ignore[call-overload]
+BUNDLED = {name: folder for name, folder in PLUGINS.items() if name in WANTED}
 VERSION = str(project(ROOT)["version"])
 
 nox.needs_version = ">=2025.11"
@@ -176,7 +177,7 @@ def wheels(session: nox.Session) -> None:
     plain = dist.parent / "plain"
     session.run("python", "-m", "venv", "--clear", str(plain))
     python = str(plain / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
-    bundle = CORE | LOCAL | BUNDLE
+    bundle = CORE | BUNDLED | BUNDLE
     wanted = [urls[name] for name in bundle]
     session.run(python, "-m", "pip", "install", "-q", "-c", str(CONSTRAINTS), *wanted, external=True)
     session.run(python, "-c", GUARD, VERSION, str(ROOT), *bundle, external=True, silent=True, log=False)
@@ -222,7 +223,7 @@ def example(session: nox.Session) -> None:
     """The search example; the question may follow `--`."""
     folder = ROOT / "examples" / "search"
     requirements = ["-r", str(folder / "requirements.txt")] if (folder / "requirements.txt").exists() else []
-    install(session, CORE | LOCAL | BUNDLE, *requirements)
+    install(session, CORE | BUNDLED | BUNDLE, *requirements)
     session.run("python", str(folder / "search.py"), *(session.posargs or ["how do I parse dates"]))
 
 

@@ -28,7 +28,8 @@ def measure(cleaned: str) -> int:
 
 def engines() -> list[str]:
     """The names that the installed plugins declare, without those that need a cluster."""
-    specs = [spec for entry in entry_points(group="hypernodes") for spec in entry.load().engines()]
+    manifests = [entry.load() for entry in entry_points(group="hypernodes")]
+    specs = [spec for manifest in manifests if "engines" in vars(manifest) for spec in manifest.engines()]
     return [*BUILT_IN, *sorted(spec.name for spec in specs if spec.requires <= PROVIDED)]
 
 

@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         *("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard", "_digest", "_digest_kinds"),
         *("_digest_arrays", "_digest_arrow", "_origin", "_bytecode", "_library", "_class_parts", "_code"),
+        *("_tally", "_progress_lines", "_logging"),
     ),
     (
         *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers", "_record", "_program"),
@@ -37,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("_inline", "_arows"),
     ),
     ("_hub", "_watch"),
-    ("_pipeline", "_map_call", "_prepared", "_explain"),
+    ("_pipeline", "_map_call", "_prepared", "_explain", "_why"),
     (
         *("__init__", "plugin", "testing", "__main__", "_cli", "_cli_list", "_cli_run", "_cli_text"),
         *("_cli_values", "_cli_cache"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = {"daft", "dask", "distributed", "modal", "coiled", "ray", "numpy", "pandas", "pyarrow", "opentelemetry"}
+HEAVY = {"daft", "dask", "distributed", "modal", "coiled", "ray", "numpy", "pandas", "pyarrow", "opentelemetry", "rich"}
 LATE = {"pluggy", "asyncio", "cloudpickle", "importlib.metadata", "concurrent.futures", "multiprocessing"}
 PLUGIN_PACKAGES = sorted(
     init.parent.name for init in ROOT.glob("plugins/*/src/hypernodes_*/__init__.py") if init.parent.name.isidentifier()

@@ -80,15 +80,16 @@ def test_packages_support_the_same_pythons(name: str) -> None:
     assert named == {"3.11", "3.12", "3.13"}
 
 
-def test_the_bundle_brings_the_core_and_the_local_plugins() -> None:
+def test_the_bundle_brings_the_core_the_local_plugins_and_progress() -> None:
     wanted = {Requirement(line).name for line in ROOT_FILE["project"]["dependencies"]}
-    assert wanted == {"hypernodes-core", "hypernodes-local-threaded", "hypernodes-local-multiprocess"}
+    plugins = {"hypernodes-local-threaded", "hypernodes-local-multiprocess", "hypernodes-progress"}
+    assert wanted == {"hypernodes-core", *plugins}
 
 
 def test_each_extra_of_the_bundle_brings_its_plugin() -> None:
     extras = ROOT_FILE["project"]["optional-dependencies"]
     plugins = {name: [Requirement(line).name for line in lines] for name, lines in extras.items() if name != "all"}
-    expected = {name: [f"hypernodes-{name}"] for name in ("daft", "modal", "coiled", "ray", "fsspec")}
+    expected = {name: [f"hypernodes-{name}"] for name in ("daft", "modal", "coiled", "ray", "fsspec", "progress")}
     expected["telemetry"] = ["hypernodes-opentelemetry"]
     assert plugins == expected
     [everything] = map(Requirement, extras["all"])

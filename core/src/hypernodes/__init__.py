@@ -36,6 +36,7 @@ from hypernodes._errors import (
     PluginLoadError,
     RemoteError,
     TypeMismatchError,
+    UnkeyableError,
     UnknownInputError,
     UnknownNameError,
     UnknownOutputError,
@@ -46,6 +47,7 @@ from hypernodes._errors import (
 from hypernodes._events import Callback, Event, Run
 from hypernodes._failure import Failure, failure_of
 from hypernodes._local import LocalBackend
+from hypernodes._logging import LoggingCallback
 from hypernodes._node import Node, node
 from hypernodes._pipeline import Pipeline
 from hypernodes._version import __version__
@@ -69,6 +71,7 @@ __all__ = [
     "HypernodesError",
     "IncompatibleEngineError",
     "LocalBackend",
+    "LoggingCallback",
     "MemoryCache",
     "MissingInputError",
     "Node",
@@ -82,6 +85,7 @@ __all__ = [
     "RemoteError",
     "Run",
     "TypeMismatchError",
+    "UnkeyableError",
     "UnknownInputError",
     "UnknownNameError",
     "UnknownOutputError",

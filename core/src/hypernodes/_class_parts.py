@@ -1,4 +1,4 @@
-"""What of a user's class decides how its instances behave, without what Python and libraries keep in it for themselves."""
+"""What of a user's class decides how its instances behave, without what Python and libraries keep in it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ __all__ = ["content_of"]
 _BY_PYTHON = {
     *("__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__"),
     *("__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__", "__abstractmethods__"),
-    *("_abc_impl", "__dataclass_fields__", "__dataclass_params__", "__parameters__", "__attrs_attrs__"),
+    *(
+        "_abc_impl",
+        "__slotnames__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__parameters__",
+        "__attrs_attrs__",
+    ),
     *("__signature__", "__class_vars__", "__private_attributes__", "__attrs_props__", "__attrs_own_setattr__"),
     *("__protocol_attrs__", "__non_callable_proto_members__", "_is_runtime_protocol", "_is_protocol"),
 }
 
 
-def content_of(kind: type) -> dict[str, Any]:
-    """Bases, attributes, annotations and the fields of data classes: everything but the code of its methods is a value."""
+def content_of(kind: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The attributes of a class, methods among them; and what else it is: bases, annotations, fields."""
     enum = sys.modules.get("enum")
-    members = kind.__members__ if enum is not None and issubclass(kind, enum.Enum) else {}
+    members: dict[str, Any] = dict(getattr(kind, "__members__", {})) if enum and issubclass(kind, enum.Enum) else {}
     attributes = {
         name: held
         for name, held in sorted(vars(kind).items())
@@ -30,7 +37,6 @@ def content_of(kind: type) -> dict[str, Any]:
     content: dict[str, Any] = {
         "bases": kind.__bases__,
         "metaclass": type(kind),
-        "attributes": attributes,
         "annotations": vars(kind).get("__annotations__", {}),
     }
     if members:
@@ -44,7 +50,7 @@ def content_of(kind: type) -> dict[str, Any]:
     if isinstance(models, dict):
         content["fields"] = {name: _slots(field) for name, field in models.items()}
         content["decorators"] = _decorators(vars(kind).get("__pydantic_decorators__"))
-    return content
+    return attributes, content
 
 
 def _is_sunder(name: str) -> bool:

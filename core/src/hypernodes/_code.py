@@ -1,11 +1,12 @@
 """The identity of a function: its own code and all that it reaches in the user's project.
 
 From a function the walk goes to its defaults, its closure and the globals that its code names; on into the user's own
-functions, classes and modules among them; and stops at values, which count by their digest, and at libraries, which count
-by name and version. What is reached through names made up at run time (`getattr(module, name)`, `eval`) is not seen.
+functions, classes and modules among them; and stops at values, which count by their digest, and at libraries, which
+count by name and version. What is reached through names made up at run time (`getattr(module, name)`, `eval`) is not
+seen.
 
-Bytecode is what is read, never the source: a file may have been edited since it was imported. It differs between versions of
-Python, whose minor version is therefore always a part.
+Bytecode is what is read, never the source: a file may have been edited since it was imported. It differs between
+versions of Python, whose minor version is therefore always a part.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = ["Code", "code_of", "follow_alone"]
 
 @dataclass(frozen=True)
 class Code:
-    """The digest of a function, and of each part of it by name: `function 'clean'`, `global 'LIMIT'`, `package 'numpy'`.
+    """The digest of a function, and of each part by name: `function 'clean'`, `global 'LIMIT'`, `package 'numpy'`.
 
     Two digests are equal exactly when all parts are.
     """
@@ -47,9 +48,9 @@ class Code:
 def code_of(func: Callable[..., Any]) -> Code:
     """What a function does, as 32 bytes and by parts; the same in every process of one minor version of Python.
 
-    Comments, formatting, docstrings, annotations and the place in the file do not count. Globals and closures are looked at
-    anew with each call, bytecode is read once. Raises `UnkeyableError` naming what the function reaches that has no
-    content that could be told, such as a lock or an open connection.
+    Comments, formatting, docstrings, annotations and the place in the file do not count. Globals and closures are
+    looked at anew with each call, bytecode is read once. Raises `UnkeyableError` naming what the function reaches that
+    has no content that could be told, such as a lock or an open connection.
     """
     _class_codes.clear()  # a class of the user's is looked at once for each look at a function
     return _Walk(func.func if isinstance(func, Node) else func).code()
@@ -71,7 +72,10 @@ _class_codes: WeakKeyDictionary[type, tuple[list[Any], bytes | Opened]] = WeakKe
 
 
 def _user_alone(thing: Any) -> bytes:
-    return b"@" + _Walk(thing).code().digest
+    # A class counts with its module: two alike are two types. A script's has no name of its own, wherever it was sent.
+    module = thing.__module__ if isinstance(thing, type) else ""
+    where = "" if module in ("__main__", "__mp_main__") else module
+    return b"@" + encode((where, _Walk(thing).code().digest), "class")
 
 
 def _package_alone(origin: Origin) -> bytes:
@@ -91,17 +95,18 @@ class _Walk:
 
     def code(self) -> Code:
         self.parts["python"] = _hex(encode((sys.implementation.name, *sys.version_info[:2]), "python"))
-        known = isinstance(self.root, types.FunctionType | type | types.ModuleType)
         self.title = self._label(self.root, "function")
-        first = self(self.root)
-        if not known or not self.waiting:
-            self._part(self.title, self.root, self.title, first)
+        encoded = encode(self.root, getattr(self.root, "__name__", "function"), self)
+        if id(self.root) not in self.labels:
+            self.parts[self.title] = _hex(encoded)  # a partial, an object that can be called, a library's function
         while self.waiting:
             label, thing = self.waiting.popleft()
             if isinstance(thing, types.FunctionType):
                 self._function(label, thing)
             elif isinstance(thing, type):
-                self._part(label, content_of(thing), thing.__qualname__)
+                where = self._where(label)
+                attributes, rest = (encode(part, thing.__qualname__, self, where) for part in content_of(thing))
+                self.parts[label] = _hex(attributes + rest)
             else:
                 names = {name: value for name, value in sorted(vars(thing).items()) if not _is_dunder(name)}
                 self._part(label, names, thing.__name__)
@@ -137,11 +142,11 @@ class _Walk:
             label = f"{plain} ({count})"
         return label
 
-    def _part(self, label: str, value: Any, name: str, encoded: bytes | Opened | None = None) -> None:
-        if not isinstance(encoded, bytes):
-            owner = f"{self.title}: " if self.title and label != self.title else ""
-            encoded = encode(value, name, self, f"{owner}{label} cannot be told apart by its content: ")
-        self.parts[label] = _hex(encoded)
+    def _part(self, label: str, value: Any, name: str) -> None:
+        self.parts[label] = _hex(encode(value, name, self, self._where(label)))
+
+    def _where(self, label: str) -> str:
+        return f"{self.title}: {label}: " if label != self.title else f"{label}: "
 
     def _function(self, label: str, func: types.FunctionType) -> None:
         of = "" if func is self.root else f" of {label}"
@@ -196,7 +201,7 @@ def _resolved(chain: tuple[str, ...], value: Any) -> tuple[str, Any]:
 
 
 def _imported(func: types.FunctionType, level: int, module: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """What an import inside a function brings: the origin of a library, or the user's modules and what is taken of them.
+    """What an import inside a function brings: the origin of a library, or the user's modules and what is taken.
 
     A module of the user's that is not loaded yet is imported, as the function would.
     """

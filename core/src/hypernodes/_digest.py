@@ -1,9 +1,9 @@
 """The digest of a value: 32 bytes that say its type and its content, the same in every process.
 
-A value is written as bytes that cannot be read in two ways, and those are hashed. Plain values ("atoms") are a tag, a length
-and their content. Everything else is a head and a counted list of parts, each written in the same way. What is longer than
-`LONGEST` stands as its own SHA-256, so that a part that many share is written once and no large buffer is ever copied.
-The walk keeps its own stack: depth is bounded by memory alone.
+A value is written as bytes that cannot be read in two ways, and those are hashed. Plain values ("atoms") are a tag, a
+length and their content. Everything else is a head and a counted list of parts, each written in the same way. What is
+longer than `LONGEST` stands as its own SHA-256, so that a part that many share is written once and no large buffer is
+ever copied. The walk keeps its own stack: depth is bounded by memory alone.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def encode(root: Any, name: str, follow: Follow | None = None, where: str = "") 
     except Refusal as refusal:
         path = [*frames[1:], frame] if frames else []
         raise UnkeyableError(
-            f"{where}'{name}{_steps(path)}' cannot be part of a cache key: it {refusal}; define __cache_key__ on its class, use plain data, "
-            "or switch caching off for the node: @node(cache=False)"
+            f"{where}'{name}{_steps(path)}' cannot be part of a cache key: it {refusal}; "
+            "define __cache_key__ on its class, use plain data, or switch caching off for the node: @node(cache=False)"
         ) from refusal.__cause__
 
 
@@ -161,7 +161,7 @@ _HEAD = struct.Struct("<IQ")
 
 
 def _steps(path: list[_Frame]) -> str:
-    """How the part at fault is reached: each open value has written as many parts as stand before the one on the way."""
+    """How the part at fault is reached: each open value has written as many parts as stand before that one."""
     steps = [_step(frame) for frame in path]
     if len(steps) > STEPS_SHOWN:
         steps = [*steps[: STEPS_SHOWN // 2], "...", *steps[-STEPS_SHOWN // 2 :]]

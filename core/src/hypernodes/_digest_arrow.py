@@ -1,4 +1,4 @@
-"""How PyArrow's values are taken apart for their digest: by logical content, however it is cut into slices and chunks."""
+"""How PyArrow's values are taken apart for their digest: by logical content, however they are cut into chunks."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _flat(kind: Any, chunks: list[Any]) -> tuple[Any, ...]:
         empty = "" if types.is_large_string(kind) or types.is_string(kind) else b""
         filled = [_filled(chunk, empty) for chunk in chunks]
         lengths = [_compute().binary_length(chunk).cast(arrow.int64()) for chunk in filled]
-        return (_values(lengths, 8), _hashed(_texts(chunk, "q" if wide else "i") for chunk in filled))
+        return (_values(lengths, 8), _hashed(_texts(chunk, wide) for chunk in filled))
     try:
         width = kind.bit_width // 8
     except ValueError:
@@ -166,11 +166,11 @@ def _fixed(chunk: Any, width: int) -> memoryview:
     return view[chunk.offset * width : (chunk.offset + len(chunk)) * width]
 
 
-def _texts(chunk: Any, offsets: str) -> memoryview:
+def _texts(chunk: Any, wide: bool) -> memoryview:
     _, starts, content = chunk.buffers()
     if not len(chunk) or content is None:
         return memoryview(b"")
-    at = memoryview(starts).cast("B").cast(offsets)
+    at = memoryview(starts).cast("B").cast("q" if wide else "i")
     return memoryview(content).cast("B")[at[chunk.offset] : at[chunk.offset + len(chunk)]]
 
 

@@ -1,6 +1,6 @@
-"""How each kind of value is taken apart for its digest: the standard library's, the user's data classes, `__cache_key__`.
+"""How each kind of value is taken apart for its digest: the standard library's, the user's classes, `__cache_key__`.
 
-Types are known by their name and found among the modules that are loaded already: nothing is imported for a look at them.
+Types are known by name and found among the modules that are loaded already: nothing is imported for a look at them.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ def opened(value: Any, follow: Follow | None) -> bytes | Opened:
     if opener is not None:
         done: bytes | Opened = opener(value)
         return done
-    if follow is None:
-        from hypernodes._code import follow_alone as follow
-    return follow(value)
+    if follow is not None:
+        return follow(value)
+    from hypernodes._code import follow_alone
+
+    return follow_alone(value)
 
 
 def named(kind: type) -> str | None:
@@ -285,12 +287,17 @@ def _defaultdict(value: Any) -> Opened:
 
 
 def _partial(value: Any) -> Opened:
-    return Opened(b"partial", (value.func, value.args, value.keywords), (".func", ".args", ".keywords"))
+    parts = (value.func, value.args, value.keywords, getattr(value, "__dict__", None) or None)
+    return Opened(b"partial", parts, (".func", ".args", ".keywords", ""))
 
 
 def _reduced(value: Any) -> Opened:
     # `operator` keeps what these were made of nowhere else, and tells it in plain data
     return Opened(type(value).__name__.encode(), value.__reduce__()[1:])
+
+
+def _namedtuple_field(value: Any) -> Opened:
+    return Opened(b"field", value.__reduce__()[1][:1])
 
 
 def _logger(value: Any) -> Opened:
@@ -361,8 +368,11 @@ _NAMED: dict[str | None, Opener] = {
     "operator.itemgetter": _reduced,
     "operator.attrgetter": _reduced,
     "operator.methodcaller": _reduced,
+    # a field of a namedtuple: its number; Python 3.12 calls the type's module otherwise
+    **{f"{module}._tuplegetter": _namedtuple_field for module in ("_collections", "collections")},
     "logging.Logger": _logger,
     "logging.RootLogger": _logger,
+    **{f"attr._make.{name}": state_of for name in ("Attribute", "Factory", "_CountingAttr")},
     "typing.ForwardRef": _typing,
     "typing.NewType": _typing,
     "typing.TypeVar": _typing,

@@ -163,7 +163,7 @@ class CacheWarning(UserWarning):
 
 
 class UnkeyableError(HypernodesError, TypeError):
-    """A value, or something that a function reaches, has no content that could be told soundly; the message names it."""
+    """A value, or what a function reaches, has no content that could be told soundly; the message names it."""
 
 
 def quoted(names: Iterable[object]) -> str:

@@ -8,18 +8,20 @@ from typing import Any
 
 from hypernodes._backend import Backend, engine_of, engine_spec_of, label
 from hypernodes._local import LocalBackend
-from hypernodes._plan import MapStep, Plan, Step
+from hypernodes._plan import SPAN, MapStep, Plan, Step
 
 __all__ = ["Explanation", "Placement", "explain"]
 
-_COLUMNS = ("node", "runs on", "chosen by", "reads", "makes")
+_COLUMNS = ("node", "runs on", "chosen by", "reads", "makes", "cache", "callbacks")
+_ALWAYS = 5
 
 
 @dataclass(frozen=True)
 class Placement:
     """One node of the plan: its path, its backend with engine and modes, and which pipeline chose the backend.
 
-    `chosen_by` is `""` where no pipeline named a backend. `mapped` counts the maps that the node is under.
+    `chosen_by` is `""` where no pipeline named a backend. `mapped` counts the maps that the node is under. `cache` is
+    what keeps its results, `""` where nothing does, and `callbacks` who hears of it; each with the pipeline that chose.
     """
 
     path: tuple[str, ...]
@@ -33,6 +35,10 @@ class Placement:
     outputs: tuple[str, ...]
     mapped: int
     unsendable: str = ""
+    cache: str = ""
+    cache_chosen_by: str = ""
+    callbacks: tuple[str, ...] = ()
+    callbacks_chosen_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,10 @@ class Explanation:
 
     def __str__(self) -> str:
         rows = [_COLUMNS, *(_row(node) for node in self.nodes)]
-        widths = [max(len(row[at]) for row in rows) for at in range(len(_COLUMNS))]
+        # Columns that would say nothing are left out.
+        shown = [at for at in range(len(_COLUMNS)) if at < _ALWAYS or any(row[at] for row in rows[1:])]
+        rows = [tuple([row[at] for at in shown]) for row in rows]
+        widths = [max(len(row[at]) for row in rows) for at in range(len(shown))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines.insert(1, "  ".join("-" * width for width in widths))
         count = len(self.nodes)
@@ -79,7 +88,7 @@ def explain(plan: Plan) -> Explanation:
     nodes = tuple(_placed(plan))
     return Explanation(
         pipeline=plan.path[0],
-        inputs=tuple(name for name, _ in plan.inputs),
+        inputs=tuple(name for name, _ in plan.inputs if name != SPAN),
         outputs=tuple(name for name, _ in plan.outputs),
         nodes=nodes,
         crossings=_crossings(plan, plan.places, _HOME),
@@ -94,20 +103,31 @@ def _placed(plan: Plan) -> Iterator[Placement]:
         if isinstance(step, MapStep):
             todo += [(inner, mapped + 1) for inner in reversed(step.inner.steps)]
             continue
-        backend = plan.places[step.place]
+        backend, setting = plan.places[step.place], plan.settings[step.setting]
+        kept = setting.cache is not None and step.node.cache
         yield Placement(
             path=step.path,
             place=label(backend),
             backend=backend,
             engine=engine_spec_of(backend).name,
-            chosen_by=plan.settings[step.setting].place_origin,
+            chosen_by=setting.place_origin,
             node_execution=backend.node_execution,
             map_execution=backend.map_execution,
-            inputs=tuple(name for name, _ in step.reads),
+            inputs=tuple(name for name, _ in step.reads if name != SPAN),
             outputs=step.node.outputs,
             mapped=mapped,
             unsendable=_unsendable(step, backend),
+            cache=_named(setting.cache) if kept else "",
+            cache_chosen_by=setting.cache_origin if kept else "",
+            callbacks=tuple(_named(callback) for callback in setting.callbacks),
+            callbacks_chosen_by=setting.callbacks_origin if setting.callbacks else "",
         )
+
+
+def _named(thing: Any) -> str:
+    """A cache by its address or its repr, a function by its name."""
+    name = getattr(thing, "__qualname__", None)
+    return name if isinstance(name, str) else str(thing) if isinstance(thing, str) else repr(thing)
 
 
 _HOME = -1
@@ -165,4 +185,6 @@ def _row(node: Placement) -> tuple[str, ...]:
         node.chosen_by or "default",
         ", ".join(node.inputs),
         ", ".join(node.outputs),
+        f"{node.cache} ({node.cache_chosen_by})" if node.cache else "",
+        f"{', '.join(node.callbacks)} ({node.callbacks_chosen_by})" if node.callbacks else "",
     )

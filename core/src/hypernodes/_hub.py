@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Container, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from functools import partial
@@ -119,12 +119,20 @@ class Route:
             found = self._inner[id(step.inner)] = self._cut(step.inner)
         return found
 
+    def memo_of(self, step: MapStep) -> Memo | None:
+        """The memo of a mapped pipeline whose rows are cached."""
+        blueprint = self._inner.get(id(step.inner))
+        return None if blueprint is None else blueprint.memo
+
     @contextlib.contextmanager
-    def _recalling(self, feed: Feed) -> Iterator[None]:
-        """Have the memos look at the code of the nodes for one call, and let go of its values afterwards."""
+    def recalling(self, steady: Container[str] | None = None) -> Iterator[None]:
+        """Have the memos look at the code of the nodes for one call, and let go of its values afterwards.
+
+        `steady` names the inputs that nobody changes from row to row, as in a `Feed`.
+        """
         with contextlib.ExitStack() as stack:
             for memo in self.memos:
-                memo.begin(feed.steady if memo.plan is self.plan else None)
+                memo.begin(steady if memo.plan is self.plan else None)
                 stack.callback(memo.end)
             yield
 
@@ -141,20 +149,20 @@ class Route:
                 raise feed.error
             return
         if self.single is None and self.here is not None and core_engine(self.here) == "async":
-            with using(self.here, told) as place, self._recalling(feed):
+            with using(self.here, told) as place, self.recalling(feed.steady):
                 assert isinstance(place.engine, AsyncEngine)
                 yield from on_own_loop(place.engine.on_loop(self.blueprint, feed, place.site))
         elif self.single is not None:
             with using(self.plan.places[self.single.steps[0].place], told) as place:
                 yield from _execute(place, self.single, feed)
         else:
-            with self._recalling(feed):
+            with self.recalling(feed.steady):
                 yield from _Lanes(self, told).batches(feed)
 
     async def abatches(self, feed: Feed, told: Told | None = None) -> AsyncGenerator[list[Batch], None]:
         """The same on the running loop: coroutine nodes are awaited on it where the plan's engine allows."""
         if self.here is not None and self.plan.steps:
-            with using(self.here, told) as place, self._recalling(feed):
+            with using(self.here, told) as place, self.recalling(feed.steady):
                 blueprint = self.blueprint
                 if isinstance(place.engine, AsyncEngine) and self.single is not None:
                     batches = place.engine.abatches(self.single, feed, place.site)

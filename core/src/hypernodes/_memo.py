@@ -275,12 +275,12 @@ class Memo:
 class Recall:
     """One row on its way: what is known of it, and which steps are next."""
 
-    __slots__ = ("_keyed", "_missed", "current", "keys", "memo", "values")
+    __slots__ = ("keyed", "_missed", "current", "keys", "memo", "values")
 
     def __init__(self, memo: Memo, values: dict[int, Any], keys: dict[int, Key]) -> None:
         self.memo, self.values, self.keys = memo, values, keys
         self.current: Variant | None = None
-        self._keyed: dict[int, Key] = {}
+        self.keyed: dict[int, Key] = {}
         self._missed: set[int] = set()
 
     def next(self) -> tuple[Blueprint, list[Any]] | None:
@@ -307,7 +307,7 @@ class Recall:
             made = {slot: value for slot, value in made.items() if value is not LEFT}
         values.update(made)
         for at in dict.fromkeys([memo.maker[slot] for slot in made]):
-            key = self._keyed.get(at)
+            key = self.keyed.get(at)
             cache = memo.caches[at]
             writes = memo.steps[at].writes
             if key is not None and cache is not None and all(slot in made for slot in writes):
@@ -326,7 +326,7 @@ class Recall:
 
     def _derive(self) -> None:
         """Find the keys of all steps, as far as they are known by now."""
-        memo, keys, values, keyed = self.memo, self.keys, self.values, self._keyed
+        memo, keys, values, keyed = self.memo, self.keys, self.values, self.keyed
         for at in memo.ordered:
             if at in keyed:
                 continue
@@ -365,7 +365,7 @@ class Recall:
                 continue
             step = memo.steps[at]
             if memo.caches[at] is not None and at not in self._missed:
-                if at not in self._keyed:
+                if at not in self.keyed:
                     unknown.add(at)
                     todo += self._unknown_sources(at)
                     continue
@@ -376,7 +376,7 @@ class Recall:
         return run, min(unknown, default=None)
 
     def _found(self, at: int, step: Step | MapStep) -> bool:
-        key, cache = self._keyed[at], self.memo.caches[at]
+        key, cache = self.keyed[at], self.memo.caches[at]
         assert cache is not None
         found = None if key is None else found_in(cache, key.hex())
         if found is None or not isinstance(found.value, tuple) or len(found.value) != len(step.writes):
@@ -400,7 +400,7 @@ class Recall:
                 continue
             seen.add(slot)
             maker = memo.maker[slot]
-            if memo.caches[maker] is None or maker in self._keyed:
+            if memo.caches[maker] is None or maker in self.keyed:
                 found.append(slot)
             else:
                 todo += memo.steps[maker].sources

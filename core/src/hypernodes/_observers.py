@@ -11,10 +11,24 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from hypernodes._discovery import PluginReport, headline
-from hypernodes._errors import CacheError, without_secrets
-from hypernodes._registry import installed
+from hypernodes._errors import CacheError, PluginLoadError, without_secrets
+from hypernodes._events import Callback
+from hypernodes._registry import find_class, installed
 
-__all__ = ["extract", "inject", "listeners", "open_cache", "subscribed"]
+__all__ = ["extract", "inject", "listeners", "open_cache", "progress_display", "subscribed"]
+
+
+def progress_display() -> Callback:
+    """What `progress=True` shows: the display of a plugin, or plain lines where none is installed."""
+    from hypernodes._progress_lines import LineProgress
+
+    try:
+        found: Any = find_class("ProgressCallback")
+    except PluginLoadError as error:
+        _warn("progress is shown as plain lines: %s", str(error))
+        found = None
+    shown: Callback = (found or LineProgress)()
+    return shown
 
 
 def subscribed() -> bool:

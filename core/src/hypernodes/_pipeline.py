@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from os import PathLike
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._backend import Backend
+from hypernodes._cache import Cache
+from hypernodes._cache_address import open_cache
 from hypernodes._calls import Columns, Wanted, check_items, merged, wanted
 from hypernodes._errors import GraphError, NodeDefinitionError, did_you_mean, quoted
 from hypernodes._events import Callback, Listener
@@ -19,11 +22,12 @@ from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
 from hypernodes._plan import compile_plan
 from hypernodes._prepared import Prepared
-from hypernodes._settings import INHERIT, checked_callbacks
+from hypernodes._settings import INHERIT, Inherit, checked_callbacks
 from hypernodes._types import check_types as _check
 
 if TYPE_CHECKING:
     from hypernodes._explain import Explanation
+    from hypernodes._why import Lookups
 
 __all__ = ["Pipeline"]
 
@@ -36,7 +40,10 @@ class Pipeline:
 
     `nodes` are functions made nodes by `@node` (plain functions are taken as they are), pipelines, or pipelines under
     other names (`as_node`). `name` names it in paths, messages and traces. `backend` says where and how it runs;
-    without one a nested pipeline runs where its parent does, the outermost one after another in this process.
+    without one a nested pipeline runs where its parent does, the outermost one after another in this process. `cache`
+    keeps the results of its nodes: a `Cache`, the path of a folder, an address that a plugin opens, or None for none.
+    `callbacks` hear of every run: `Callback`s and functions of an `Event`; `[]` for none. What it does not name it has
+    from the pipeline around it.
     `check_types=False` switches the comparison of annotations off.
 
     A pipeline never changes. Raises a `GraphError` that says what is wrong: two makers of one output, a cycle, types
@@ -49,7 +56,7 @@ class Pipeline:
         *,
         name: str = "pipeline",
         backend: Backend | None = None,
-        cache: Any = INHERIT,
+        cache: Cache | str | PathLike[str] | Inherit | None = INHERIT,
         callbacks: Sequence[Callback | Listener] | None = None,
         check_types: bool = True,
     ) -> None:
@@ -58,7 +65,7 @@ class Pipeline:
         if backend is not None and not isinstance(backend, Backend):
             raise NodeDefinitionError(_not_a_backend(name, backend))
         self._name, self._backend = name, backend
-        self._cache = cache
+        self._cache = _checked_cache(name, cache)
         self._callbacks = None if callbacks is None else tuple(checked_callbacks(name, callbacks))
         self._graph = Graph(name, [_as_node(name, node) for node in _listed(name, nodes)])
         if check_types:
@@ -169,6 +176,20 @@ class Pipeline:
         prepared = self._prepare(tuple(given), wanted(self._graph, output_name, output_nodes))
         return explain(prepared.plan)
 
+    def why_miss(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        output_name: str | None = None,
+        output_nodes: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> Lookups:
+        """What the caches have for a call of `run` with these inputs, node by node, and for each miss which component
+        of its key differs from the nearest result of that node that is kept. Nothing runs.
+        """
+        values = merged(self._name, inputs, kwargs)
+        return self._prepare(tuple(values), wanted(self._graph, output_name, output_nodes)).look_up(values)
+
     # -- one item
 
     def run(
@@ -177,18 +198,22 @@ class Pipeline:
         *,
         output_name: str | None = None,
         output_nodes: Sequence[str] | None = None,
+        progress: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Run once: `run({"x": 1})`, `run(inputs={"x": 1})` and `run(x=1)` are the same.
 
         Returns a dict with every output of every node; with `output_nodes=` just those; with `output_name=` that one
         value by itself. Only what is needed for them runs. An input that names an output overrides it: its producer
-        does not run.
+        does not run. `progress=True` shows how far it is.
 
         Raises a `GraphError` before any node runs if inputs or outputs do not fit, and otherwise what a node raised,
         with notes that say where.
         """
         values = kwargs if inputs is None else merged(self._name, inputs, kwargs)
+        if progress:
+            want = wanted(self._graph, output_name, output_nodes)
+            return self._prepare(tuple(values), want, watched=True).run(values, (_display(),))
         if output_nodes is None:
             key: Any = (output_name, *values)
         else:
@@ -208,14 +233,16 @@ class Pipeline:
         *,
         output_name: str | None = None,
         output_nodes: Sequence[str] | None = None,
+        progress: bool = False,
         **kwargs: Any,
     ) -> Any:
         """`run` from a running event loop, which it never blocks: plain functions wait in threads."""
         values = merged(self._name, inputs, kwargs)
-        prepared = self._prepare(tuple(values), wanted(self._graph, output_name, output_nodes))
+        want = wanted(self._graph, output_name, output_nodes)
+        prepared = self._prepare(tuple(values), want, watched=progress)
         if not prepared.watched:
             return await prepared.arun(values, None)
-        with prepared.watch("pipeline") as watch:
+        with prepared.watch("pipeline", extra=(_display(),) if progress else ()) as watch:
             return await prepared.arun(values, watch)
 
     # -- many items
@@ -230,18 +257,19 @@ class Pipeline:
         output_name: str | None = None,
         output_nodes: Sequence[str] | None = None,
         on_error: str = "raise",
+        progress: bool = False,
     ) -> Any:
         """Run once for each item.
 
         Rows in, rows out: `map([{"x": 1}, {"x": 2}], inputs={"k": 3})` merges each dict over the shared inputs and
         returns a list of dicts, or of bare values with `output_name=`. Columns in, columns out:
         `map(inputs={"x": [1, 2], "k": 3}, map_over="x")` returns a dict of lists, or one bare list; several names in
-        `map_over` are zipped, or combined with `map_mode="product"`.
+        `map_over` are zipped, or combined with `map_mode="product"`. `progress=True` shows how far it is.
 
         Results come in the order of the items. With `on_error="raise"` the first failing item, in that order, raises;
         with `"return"` a `Failure` stands in its place and the others are untouched.
         """
-        call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error)
+        call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error, progress)
         return call.collect()
 
     def map_iter(
@@ -254,6 +282,7 @@ class Pipeline:
         output_name: str | None = None,
         output_nodes: Sequence[str] | None = None,
         on_error: str = "raise",
+        progress: bool = False,
         ordered: bool = True,
     ) -> Generator[Any, None, None]:
         """`map` as a stream: one result for each item, as rows; items are drawn only a little ahead of what is taken.
@@ -261,7 +290,7 @@ class Pipeline:
         Works on an endless generator in bounded memory. `ordered=False` gives results as they are ready. Closing the
         iterator stops what is under way.
         """
-        call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error)
+        call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error, progress)
         return call.stream(ordered)
 
     async def amap(
@@ -274,9 +303,11 @@ class Pipeline:
         output_name: str | None = None,
         output_nodes: Sequence[str] | None = None,
         on_error: str = "raise",
+        progress: bool = False,
     ) -> Any:
         """`map` from a running event loop, which it never blocks. `items` may be an async iterable."""
-        call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error, asynchronous=True)
+        options = (map_over, map_mode, output_name, output_nodes, on_error, progress)
+        call = self._map_call(items, inputs, *options, asynchronous=True)
         async with aclosing(call.aresults(ordered=True)) as results:
             return call.shaped([call.settled(result) async for result in results])
 
@@ -290,10 +321,12 @@ class Pipeline:
         output_name: str | None = None,
         output_nodes: Sequence[str] | None = None,
         on_error: str = "raise",
+        progress: bool = False,
         ordered: bool = True,
     ) -> AsyncGenerator[Any, None]:
         """`map_iter` from a running event loop, which it never blocks. `items` may be an async iterable."""
-        call = self._map_call(items, inputs, map_over, map_mode, output_name, output_nodes, on_error, asynchronous=True)
+        options = (map_over, map_mode, output_name, output_nodes, on_error, progress)
+        call = self._map_call(items, inputs, *options, asynchronous=True)
         return call.astream(ordered)
 
     # -- compiling
@@ -308,11 +341,11 @@ class Pipeline:
         self._runs[key] = call
         return call
 
-    def _prepare(self, given: tuple[str, ...], want: Wanted) -> Prepared:
+    def _prepare(self, given: tuple[str, ...], want: Wanted, *, watched: bool = False) -> Prepared:
         with importing("hypernodes._observers"):  # a run is the first to need plugins
             from hypernodes import _observers
 
-        watched = _observers.subscribed()
+        watched = watched or _observers.subscribed()
         key = (frozenset(given), want, watched)
         prepared = self._plans.get(key)
         if prepared is None:
@@ -332,6 +365,7 @@ class Pipeline:
         output_name: str | None,
         output_nodes: Sequence[str] | None,
         on_error: str,
+        progress: bool,
         *,
         asynchronous: bool = False,
     ) -> MapCall:
@@ -344,8 +378,10 @@ class Pipeline:
         shared = merged(self._name, inputs, {})
         self._graph.check_inputs(shared)
 
+        extra = (_display(),) if progress else ()
+
         def prepare(given: tuple[str, ...]) -> Prepared:
-            return self._prepare(given, want)
+            return self._prepare(given, want, watched=progress)
 
         if items is None:
             if map_over is None:
@@ -358,13 +394,14 @@ class Pipeline:
                 prepare,
                 want,
                 on_error == "return",
+                extra=extra,
                 columns=Columns(self._graph, shared, map_over, map_mode),
             )
         if map_over is not None:
             raise GraphError(f"pipeline '{self._name}': map() takes rows (items) or columns (map_over=), not both")
         if not (asynchronous and isinstance(items, AsyncIterable)):
             items = check_items(self._name, items)
-        return MapCall(self._name, prepare, want, on_error == "return", items=items, shared=shared)
+        return MapCall(self._name, prepare, want, on_error == "return", extra=extra, items=items, shared=shared)
 
 
 _Reference = tuple[int, dict[str, Any]]
@@ -430,6 +467,28 @@ def _as_node(name: str, node: object) -> GraphNode:
     raise NodeDefinitionError(
         f"pipeline '{name}': {node!r} among its nodes is no node; decorate a function with @node, or nest a Pipeline"
     )
+
+
+def _checked_cache(name: str, cache: object) -> Any:
+    """The cache itself, where its address needs no plugin: a folder is the one that it is now."""
+    if cache is None or cache is INHERIT or isinstance(cache, Cache):
+        return cache
+    if isinstance(cache, type) and issubclass(cache, Cache):
+        raise NodeDefinitionError(
+            f"pipeline '{name}': cache={cache.__name__} is a class; call it: {cache.__name__}(...)"
+        )
+    if not isinstance(cache, str | PathLike):
+        raise NodeDefinitionError(
+            f"pipeline '{name}': cache={cache!r} is no cache; give one, such as DiskCache('.cache'), the path of a "
+            "folder, or None to switch caching off"
+        )
+    return cache if isinstance(cache, str) and "://" in cache else open_cache(cache)
+
+
+def _display() -> Callback:
+    with importing("hypernodes._observers"):
+        from hypernodes import _observers
+    return _observers.progress_display()
 
 
 def _not_a_backend(name: str, backend: object) -> str:

@@ -20,6 +20,7 @@ from hypernodes._task import Batch
 if TYPE_CHECKING:
     from hypernodes._hub import Route
     from hypernodes._watch import Watch
+    from hypernodes._why import Lookups
 
 __all__ = ["Prepared"]
 
@@ -84,6 +85,13 @@ class Prepared:
                     watch.complete()
                 return self.only(found[0])
         raise feed.error or AssertionError("a run of one item gave no outcome")
+
+    def look_up(self, values: dict[str, Any]) -> Lookups:
+        """What the caches have for a call with these inputs."""
+        from hypernodes._why import look_up
+
+        row = self.row(values)
+        return look_up(self.route, (*row, ("", ())) if self.watched else row)
 
     def feed_of_one(self, values: dict[str, Any], watch: Watch | None) -> Feed:
         row = self.row(values)

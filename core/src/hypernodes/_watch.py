@@ -111,7 +111,7 @@ class Watch:
         self.adopt(self._plan)
         path = self.run.pipeline
         self._clock, now = perf_counter(), time()
-        self._root = _Open(self.kind, self._span(), None, (path,), (None,), now, self._heard((path,)), None)
+        self._root = _Open(self.kind, self._span(), None, (path,), (None,), now, self._all(), None)
         self._stack.enter_context(watching(self.id, self))
         self._emit_start(self._root)
         return self
@@ -131,6 +131,7 @@ class Watch:
             else:
                 status = "ok"
             root.status, root.until = status, root.started + perf_counter() - self._clock
+            root.listeners = self._all()
             fault = self._failure.type_name if self._failure is not None else ""
             if not fault and status == "error" and error is not None:
                 fault = type(error).__qualname__
@@ -315,6 +316,10 @@ class Watch:
             return ()
         self._listeners.append(listener)
         return (len(self._listeners) - 1,)
+
+    def _all(self) -> tuple[int, ...]:
+        """Every listener hears when the call begins and ends."""
+        return tuple(range(len(self._listeners)))
 
     def _heard(self, path: tuple[str, ...]) -> tuple[int, ...]:
         return self._heard_at.get(path, self._everybody)

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from hypernodes._executor import ExecutorEngine, serve
     from hypernodes._failure import Failure
     from hypernodes._pace import Pace
+    from hypernodes._progress_lines import LineProgress, summary
     from hypernodes._signing import SigningKey, signing_key_of
+    from hypernodes._tally import Part, Speed, Tally, counted, duration, printable
     from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_step, run_task
     from hypernodes._threads import ThreadPool
     from hypernodes._wire import receive
@@ -55,9 +57,11 @@ __all__ = [
     "Found",
     "IncompatibleEngineError",
     "Kept",
+    "LineProgress",
     "Note",
     "Outcome",
     "Pace",
+    "Part",
     "PlaceError",
     "Refused",
     "RemoteError",
@@ -65,20 +69,26 @@ __all__ = [
     "Session",
     "SigningKey",
     "Site",
+    "Speed",
     "Stage",
+    "Tally",
     "Task",
     "ThreadPool",
     "UnsendableError",
     "WorkerLostError",
+    "counted",
+    "duration",
     "hookimpl",
     "inside_worker",
     "pair",
+    "printable",
     "receive",
     "run_rows",
     "run_step",
     "run_task",
     "serve",
     "signing_key_of",
+    "summary",
 ]
 
 # A manifest needs specs and `hookimpl` alone: the rest, with asyncio behind it, loads when an engine does.
@@ -95,6 +105,8 @@ _HOMES = {
     "_executor": ("ExecutorEngine", "serve"),
     "_failure": ("Failure",),
     "_pace": ("Pace",),
+    "_progress_lines": ("LineProgress", "summary"),
+    "_tally": ("Part", "Speed", "Tally", "counted", "duration", "printable"),
     "_signing": ("SigningKey", "signing_key_of"),
     "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_step", "run_task"),
     "_threads": ("ThreadPool",),
