@@ -275,7 +275,7 @@ class Memo:
 class Recall:
     """One row on its way: what is known of it, and which steps are next."""
 
-    __slots__ = ("keyed", "_missed", "current", "keys", "memo", "values")
+    __slots__ = ("_missed", "current", "keyed", "keys", "memo", "values")
 
     def __init__(self, memo: Memo, values: dict[int, Any], keys: dict[int, Key]) -> None:
         self.memo, self.values, self.keys = memo, values, keys

@@ -139,5 +139,3 @@ def _differing(own: Mapping[str, Any], kept: Mapping[str, Any]) -> Iterator[str]
     for name in {**own, **kept}:
         if own.get(name) != kept.get(name):
             yield name if name in own and name in kept else f"{name} ({'added' if name in own else 'gone'})"
-
-
