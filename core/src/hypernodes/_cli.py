@@ -46,10 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(chosen: argparse.Namespace, out: TextIO) -> int:
-    if chosen.command in ("run", "explain"):
+    if chosen.command in ("run", "explain") or getattr(chosen, "what", "") == "why":
         from hypernodes import _cli_run
 
-        return _cli_run.run(chosen, out) if chosen.command == "run" else _cli_run.explain(chosen, out)
+        command = chosen.command if chosen.command != "cache" else "why"
+        return {"run": _cli_run.run, "explain": _cli_run.explain, "why": _cli_run.why}[command](chosen, out)
     if chosen.command == "cache":
         from hypernodes import _cli_cache
 
@@ -125,13 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     summary = "run a pipeline once, or over every item of a file"
     run = commands.add_parser("run", help=summary, description=summary, parents=[everywhere])
     _add_target(run)
-    run.add_argument(
-        "--input",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="an input, as JSON or as plain text; with --map, one that all items share; repeatable",
-    )
+    _add_input(run, "an input, as JSON or as plain text; with --map, one that all items share; repeatable")
     run.add_argument(
         "--map", metavar="FILE", help="one run an item of this .jsonl or .csv file; - is standard input, as JSON Lines"
     )
@@ -139,6 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--backend", metavar="NAME[:ENGINE]", help="instead of the pipeline's own, for example local:threaded"
     )
+    run.add_argument("--cache", metavar="PATH", help="keep results in this cache, instead of the pipeline's own")
+    run.add_argument("--progress", action="store_true", help="show on standard error how far it is")
     run.add_argument("--workers", metavar="N", type=_positive, help="how much may run at once; goes with --backend")
     run.add_argument(
         "--on-error",
@@ -175,6 +172,16 @@ def _add_cache(
             kind.add_argument("--yes", action="store_true", help="do not ask")
         if name == "verify":
             kind.add_argument("--delete", action="store_true", help="drop damaged entries")
+    summary = "say for every node of a call whether its result is kept, and if not, what is new in its key"
+    why = kinds.add_parser("why", help=summary, description=summary, parents=[everywhere])
+    _add_target(why)
+    _add_input(why, "an input, as JSON or as plain text; repeatable")
+    why.add_argument("--output", metavar="NAME", action="append", help="only what this output needs; repeatable")
+    why.add_argument("--cache", metavar="PATH", help="look into this cache, instead of the pipeline's own")
+
+
+def _add_input(parser: argparse.ArgumentParser, summary: str) -> None:
+    parser.add_argument("--input", metavar="NAME=VALUE", action="append", default=[], help=summary)
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:

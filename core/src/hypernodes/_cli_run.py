@@ -21,7 +21,7 @@ from hypernodes._errors import did_you_mean
 if TYPE_CHECKING:
     from hypernodes._pipeline import Pipeline
 
-__all__ = ["explain", "run"]
+__all__ = ["explain", "run", "why"]
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _ASK_FOR_APP_DIR = "pass --app-dir . to look in the current directory"
@@ -41,6 +41,17 @@ def explain(chosen: Namespace, out: TextIO) -> int:
     return 0
 
 
+def why(chosen: Namespace, out: TextIO) -> int:
+    """Print for every node of a call whether its result is kept, and if not, what is new in its key."""
+    pipeline = _cached(_pipeline(chosen), chosen.cache)
+    emit(out, safe(str(pipeline.why_miss(inputs_of(pipeline, chosen.input), output_nodes=chosen.output))))
+    return 0
+
+
+def _cached(pipeline: Pipeline, address: str | None) -> Pipeline:
+    return pipeline if address is None else pipeline.with_options(cache=address)
+
+
 def run(chosen: Namespace, out: TextIO) -> int:
     """Run the pipeline once, or once for each row of a file; one JSON object a line. 1 when an item failed."""
     if chosen.workers is not None and chosen.backend is None:
@@ -50,9 +61,10 @@ def run(chosen: Namespace, out: TextIO) -> int:
     pipeline = _pipeline(chosen)
     if chosen.backend is not None:
         pipeline = pipeline.with_backend(_backend(chosen.backend, chosen.workers))
+    pipeline = _cached(pipeline, chosen.cache)
     shared = inputs_of(pipeline, chosen.input)
     if chosen.map is None:
-        values = pipeline.run(shared, output_nodes=chosen.output)
+        values = pipeline.run(shared, output_nodes=chosen.output, progress=chosen.progress)
         with _written(chosen.out, out) as lines:
             emit(lines, json_of(values, ""))
         return 0
@@ -64,7 +76,8 @@ def _map(pipeline: Pipeline, shared: dict[str, Any], chosen: Namespace, out: Tex
 
     count = failed = 0
     with closing(rows_of(pipeline, chosen.map)) as rows, _written(chosen.out, out) as lines:
-        stream = pipeline.map_iter(rows, inputs=shared, output_nodes=chosen.output, on_error=chosen.on_error)
+        options = {"output_nodes": chosen.output, "on_error": chosen.on_error, "progress": chosen.progress}
+        stream = pipeline.map_iter(rows, inputs=shared, **options)
         with closing(stream) as results:
             for result in results:
                 if isinstance(result, Failure):

@@ -136,6 +136,20 @@ class Route:
                 stack.callback(memo.end)
             yield
 
+    def recalled(self, row: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """The outputs of a row that the caches have whole, else None."""
+        memo = self.blueprint.memo
+        if memo is None:
+            return None
+        with self.recalling():
+            found: tuple[Any, ...] | None = memo.recalled(row)
+        return found
+
+    def forget(self, row: tuple[Any, ...]) -> None:
+        """Let go of what `recalled` found for a row."""
+        if self.blueprint.memo is not None:
+            self.blueprint.memo.forget(row)
+
     def batches(self, feed: Feed, told: Told | None = None) -> Generator[Batch, None, None]:
         """Run the rows; what comes of them comes in the order in which it is ready. `told` hears of places."""
         if not self.plan.steps:

@@ -71,6 +71,8 @@ class Memo:
         self.lock = threading.Lock()
         # What was seen not to leave the process it is made in: its readers have no key, and run where it is made.
         self.bound: set[int] = set()
+        # Rows that were looked up and have something left to run, until they do: by the id of their values.
+        self.begun: dict[int, Recall] = {}
         self.warned: set[str] = set()
         self.keyed = self._keyed_slots()
         self.ordered = tuple(
@@ -118,7 +120,25 @@ class Memo:
 
     def row(self, values: Iterable[Any], keys: Mapping[int, Key] | None = None) -> Recall:
         """One row; `keys` are those of inputs that have one already."""
+        begun = self.begun.pop(id(values), None) if self.begun else None
+        if begun is not None:
+            return begun
         return Recall(self, dict(zip(self.inputs, values, strict=True)), dict(keys or {}))
+
+    def recalled(self, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """The outputs of a row for which nothing has to run. Of any other what was found is kept for its run.
+
+        The row that runs next must be this very tuple; `forget` it where it does not run after all.
+        """
+        recall = self.row(values)
+        if recall.next() is None:
+            return recall.outputs()
+        self.begun[id(values)] = recall
+        return None
+
+    def forget(self, values: tuple[Any, ...]) -> None:
+        """Let go of what was found for a row."""
+        self.begun.pop(id(values), None)
 
     def _code(self, step: Step | MapStep) -> Code | None:
         assert isinstance(step, Step)
@@ -275,11 +295,10 @@ class Memo:
 class Recall:
     """One row on its way: what is known of it, and which steps are next."""
 
-    __slots__ = ("_missed", "current", "keyed", "keys", "memo", "values")
+    __slots__ = ("_missed", "keyed", "keys", "memo", "values")
 
     def __init__(self, memo: Memo, values: dict[int, Any], keys: dict[int, Key]) -> None:
         self.memo, self.values, self.keys = memo, values, keys
-        self.current: Variant | None = None
         self.keyed: dict[int, Key] = {}
         self._missed: set[int] = set()
 
@@ -291,8 +310,8 @@ class Recall:
             return None
         # What comes after a step that cannot be looked up yet waits with it, so that the earliest failure stays first.
         steps = tuple(sorted(at for at in run if first_unknown is None or at < first_unknown))
-        self.current = self.memo.variant(steps)
-        return self.current.blueprint, [self.values[slot] for slot in self.current.reads]
+        variant = self.memo.variant(steps)
+        return variant.blueprint, [self.values[slot] for slot in variant.reads]
 
     def outputs(self) -> tuple[Any, ...]:
         """The wanted outputs."""
