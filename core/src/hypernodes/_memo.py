@@ -33,6 +33,10 @@ Named = Sequence[tuple[str, int]]
 Cut = Callable[[Sequence[Step | MapStep], Named, Named, frozenset[int]], Blueprint]
 
 
+MOST_VARIANTS = 256
+"""Choices of steps to run that stay compiled: where entries go missing here and there, there may be very many."""
+
+
 class Variant(NamedTuple):
     """Some steps of a plan, cut for scheduling: the slots they take from elsewhere, and those that come home."""
 
@@ -197,14 +201,15 @@ class Memo:
     def step_key(self, at: int, keys: Mapping[int, Key]) -> Key:
         """The key of a cached step's results; raises KeyError while that of something it reads is not known."""
         prefix = self.prefixes[at]
-        parts = [prefix or b""]
+        if prefix is None:
+            return None
+        parts = [prefix]
         for name, slot in self.fields[at]:
             key = keys[slot]
             if key is None:
-                prefix = None
-            else:
-                parts += (name, b"%d:" % len(key), key)
-        return None if prefix is None else sha256(b"".join(parts)).digest()
+                return None
+            parts += (name, b"%d:" % len(key), key)
+        return sha256(b"".join(parts)).digest()
 
     def derive(self, keys: dict[int, Key], steps: Iterable[int]) -> None:
         """Add to `keys` those of what these steps make, as far as it follows from the keys that are known."""
@@ -270,6 +275,8 @@ class Memo:
         """These steps, cut for scheduling; cut once for each choice of steps."""
         found = self.variants.get(steps)
         if found is None:
+            if len(self.variants) >= MOST_VARIANTS:
+                self.variants.clear()
             found = self.variants[steps] = self._variant(steps)
         return found
 
