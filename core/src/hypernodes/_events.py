@@ -31,9 +31,9 @@ class Event:
     at its start and its end, and `parent` the span around it, `""` for the root: 16 hexadecimal digits each.
     `path` and `items` say where, as in a `Failure`. `time` is when it began or ended, in seconds since the epoch.
 
-    At an end `seconds` is how long it took, or how long a place was open, and `status` one of `STATUSES`; `error` is the
-    name of the exception's type, that of the earliest failing node where several nodes are in it. At the start of a place
-    `seconds` is how long it took to open.
+    At an end `seconds` is how long it took, or how long a place was open, and `status` one of `STATUSES`; `error` is
+    the name of the exception's type, that of the earliest failing node where several nodes are in it. At the start of
+    a place `seconds` is how long it took to open.
     `place` says where a node ran (`"local:threaded"`) and `worker` which process and thread ran it. `total` is how many
     items a map has, where that is known when it starts. `failure` is the failure of an item, a pipeline or a map that
     ended in one; it is left out of the event's repr, since an exception's message may hold values.

@@ -65,7 +65,7 @@ class Route:
         self.single = self.blueprint.single
 
     def _sole(self) -> LocalBackend | None:
-        """The local backend of a plan that it runs from beginning to end; `here` is the same if the engine is core's."""
+        """The local backend of a plan that it runs from end to end; `here` is the same if the engine is core's."""
         places = {step.place for step in leaves(self.plan)}
         backend = self.plan.places[places.pop()] if len(places) == 1 else None
         return backend if isinstance(backend, LocalBackend) else None

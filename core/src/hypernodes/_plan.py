@@ -174,10 +174,11 @@ def compile_plan(
         cache_origin="" if pipeline.cache is INHERIT else pipeline.name,
         callbacks=own or (),
         callbacks_origin="" if own is None else pipeline.name,
+        heard=watched or bool(own),
     )
     places = [default_backend if pipeline.backend is None else pipeline.backend]
-    compiler = _Compiler(places, root, watched)
-    names = (*given, SPAN) if watched or compiler.hears(pipeline) else tuple(given)
+    compiler = _Compiler(places, root)
+    names = (*given, SPAN) if compiler.hears(pipeline) else tuple(given)
     plan = compiler.plan(pipeline, (pipeline.name,), 0, names, tuple(wanted))
     return plan._replace(places=tuple(places), settings=tuple(compiler.settings), levels=tuple(compiler.levels.items()))
 
@@ -185,13 +186,13 @@ def compile_plan(
 class _Compiler:
     """Lays out one plan after another over one table of places and one of settings."""
 
-    def __init__(self, places: list[Any], root: Setting, watched: bool) -> None:
-        self.places, self.settings, self.watched = places, [root], watched
+    def __init__(self, places: list[Any], root: Setting) -> None:
+        self.places, self.settings = places, [root]
         self.levels: dict[tuple[str, ...], int] = {}
 
     def hears(self, pipeline: Planned) -> bool:
         """Whether any callback hears of this pipeline or one nested in it."""
-        if self.settings[0].callbacks:
+        if self.settings[0].heard:
             return True
         todo, seen = [pipeline], {id(pipeline)}
         while todo:
@@ -214,7 +215,8 @@ class _Compiler:
         if pipeline.cache is not INHERIT:
             found = found._replace(cache=pipeline.cache, cache_origin=nest.name)
         if pipeline.callbacks is not None:
-            found = found._replace(callbacks=pipeline.callbacks, callbacks_origin=nest.name)
+            heard = found.heard or bool(pipeline.callbacks)
+            found = found._replace(callbacks=pipeline.callbacks, callbacks_origin=nest.name, heard=heard)
         if found is self.settings[around]:
             return around
         self.settings.append(found)
@@ -267,7 +269,7 @@ class _Compiler:
                 known = frame.names
                 found = tuple([(p.name, known[p.name]) for p in node.parameters if p.name in known])
                 own = self.settings[frame.setting]
-                if (own.callbacks or self.watched) and SPAN in known:
+                if own.heard and SPAN in known:
                     found += ((SPAN, known[SPAN]),)
                 writes = tuple(range(slots, slots + len(node.outputs)))
                 slots += len(writes)

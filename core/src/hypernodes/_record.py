@@ -37,7 +37,7 @@ class Record(NamedTuple):
 class Watcher(Protocol):
     """Who hears of the nodes of a run, in the process of the run."""
 
-    def started(self, span: Span, path: tuple[str, ...], at: float) -> Any:
+    def started(self, span: Span, path: tuple[str, ...], at: float, worker: str) -> Any:
         """A node begins, in this thread; what is returned comes back with its end."""
 
     def ended(self, token: Any, record: Record) -> None:
@@ -100,30 +100,30 @@ def recorded(path: tuple[str, ...], call: Callable[..., Any], *, is_async: bool)
 
         async def record_async(span: Span, /, *args: Any, **kwargs: Any) -> Any:
             watcher = _watchers.get(span[0])
-            started = time()
-            token = None if watcher is None else watcher.started(span, path, started)
+            started, worker = time(), worker_name()
+            token = None if watcher is None else watcher.started(span, path, started, worker)
             clock = perf_counter()
             try:
                 value = await call(*args, **kwargs)
             except BaseException as error:
-                _end(watcher, token, Record(span, path, started, perf_counter() - clock, *_fault(error)))
+                _end(watcher, token, Record(span, path, started, perf_counter() - clock, *_fault(error), worker))
                 raise
-            _end(watcher, token, Record(span, path, started, perf_counter() - clock, "ok", "", worker_name()))
+            _end(watcher, token, Record(span, path, started, perf_counter() - clock, "ok", "", worker))
             return value
 
         return record_async
 
     def record(span: Span, /, *args: Any, **kwargs: Any) -> Any:
         watcher = _watchers.get(span[0])
-        started = time()
-        token = None if watcher is None else watcher.started(span, path, started)
+        started, worker = time(), worker_name()
+        token = None if watcher is None else watcher.started(span, path, started, worker)
         clock = perf_counter()
         try:
             value = call(*args, **kwargs)
         except BaseException as error:
-            _end(watcher, token, Record(span, path, started, perf_counter() - clock, *_fault(error)))
+            _end(watcher, token, Record(span, path, started, perf_counter() - clock, *_fault(error), worker))
             raise
-        _end(watcher, token, Record(span, path, started, perf_counter() - clock, "ok", "", worker_name()))
+        _end(watcher, token, Record(span, path, started, perf_counter() - clock, "ok", "", worker))
         return value
 
     return record
@@ -134,9 +134,9 @@ def is_recorder(entry: TracebackType) -> bool:
     return entry.tb_frame.f_code.co_filename == __file__
 
 
-def _fault(error: BaseException) -> tuple[str, str, str]:
+def _fault(error: BaseException) -> tuple[str, str]:
     stopped = isinstance(error, KeyboardInterrupt | GeneratorExit) or _cancelled(error)
-    return "stopped" if stopped else "error", type(error).__qualname__, worker_name()
+    return "stopped" if stopped else "error", type(error).__qualname__
 
 
 def _cancelled(error: BaseException) -> bool:

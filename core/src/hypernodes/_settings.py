@@ -28,7 +28,8 @@ INHERIT: Final[Literal[Inherit.INHERIT]] = Inherit.INHERIT
 class Setting(NamedTuple):
     """The settings of one pipeline where it is nested, and the names of the pipelines that chose them, `""` for none.
 
-    `place` is an index into the plan's places. `cache` is a cache, its address, or None.
+    `place` is an index into the places of the plan. `cache` is a cache, its address, or None. `heard`: the callbacks
+    of this pipeline or of one around it hear something of it; without any of its own, when it begins and ends.
     """
 
     place: int
@@ -37,6 +38,7 @@ class Setting(NamedTuple):
     cache_origin: str
     callbacks: tuple[Any, ...]
     callbacks_origin: str
+    heard: bool
 
 
 def checked_callbacks(pipeline: str, callbacks: object) -> Iterator[Callback | Listener]:

@@ -15,7 +15,7 @@ from hypernodes._backend import label
 from hypernodes._events import Callback, Event, Listener, Run
 from hypernodes._failure import Failure
 from hypernodes._plan import MapStep, Plan, leaves
-from hypernodes._record import Record, Span, watching, worker_name
+from hypernodes._record import Record, Span, watching
 from hypernodes._task import Batch
 
 __all__ = ["Watch"]
@@ -218,6 +218,7 @@ class Watch:
 
     # -- what nodes tell
 
+<<<<<<< HEAD
     def started(self, span: Span, path: tuple[str, ...], at: float) -> Any:
         worker = worker_name()
         with self._lock:
@@ -227,6 +228,11 @@ class Watch:
             begun = Record(span, path, at, 0.0, "stopped", "", worker)
             self._open_nodes[token[0]] = (token, begun, perf_counter())
             return token
+=======
+    def started(self, span: Span, path: tuple[str, ...], at: float, worker: str) -> Any:
+        with self._lock:
+            return self._node_begins(span, path, at, worker)
+>>>>>>> main
 
     def ended(self, token: Any, record: Record) -> None:
         with self._lock:
@@ -326,8 +332,8 @@ class Watch:
     def _close(self, found: _Open, rest: str = "ok", failure: Failure | None = None, *, own: bool = False) -> None:
         """End a span after everything in it.
 
-        `rest` is the status of what nothing bad is known of. What comes after the `failure` of the row around it has not
-        come to its end; the failure is that of the span itself if `own`.
+        `rest` is the status of what nothing bad is known of. What comes after the `failure` of the row around it has
+        not come to its end; the failure is that of the span itself if `own`.
         """
         failed = None if failure is None else self._position(failure.path, failure.items)
         todo, order = [found], []
