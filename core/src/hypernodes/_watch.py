@@ -218,9 +218,7 @@ class Watch:
 
     # -- what nodes tell
 
-<<<<<<< HEAD
-    def started(self, span: Span, path: tuple[str, ...], at: float) -> Any:
-        worker = worker_name()
+    def started(self, span: Span, path: tuple[str, ...], at: float, worker: str) -> Any:
         with self._lock:
             if self._over:
                 return None
@@ -228,11 +226,6 @@ class Watch:
             begun = Record(span, path, at, 0.0, "stopped", "", worker)
             self._open_nodes[token[0]] = (token, begun, perf_counter())
             return token
-=======
-    def started(self, span: Span, path: tuple[str, ...], at: float, worker: str) -> Any:
-        with self._lock:
-            return self._node_begins(span, path, at, worker)
->>>>>>> main
 
     def ended(self, token: Any, record: Record) -> None:
         with self._lock:
