@@ -327,8 +327,9 @@ class Recall:
     def learn(self, made: Mapping[int, Any]) -> None:
         """Take in what was made, and keep what is to be kept."""
         memo, values = self.memo, self.values
-        if LEFT in made.values():
-            for slot in [slot for slot, value in made.items() if value is LEFT]:
+        left = [slot for slot, value in made.items() if value is LEFT]
+        if left:
+            for slot in left:
                 memo.leave(slot)
             made = {slot: value for slot, value in made.items() if value is not LEFT}
         values.update(made)

@@ -261,11 +261,10 @@ class Case:
 
     def check_events(self, backend: Any = None, *, backends: Sequence[Any] = ()) -> None:
         """The events of the call make the tree that they make where one node runs after another in this process."""
-        log = EventLog()
-        self._outcome(self.build(callbacks=[log]))
-        expected = log.tree()
-        self._outcome(self.build(backend, backends, callbacks=[log]))
-        self._same_trees(expected, log.tree())
+        expected, found = EventLog(), EventLog()
+        self._outcome(self.build(callbacks=[expected]))
+        self._outcome(self.build(backend, backends, callbacks=[found]))
+        self._same_trees(expected.tree(), found.tree())
 
     def check_cached(self, backend: Any = None, *, backends: Sequence[Any] = (), any_order: bool = False) -> None:
         """With an empty cache and with a filled one the call gives what it gives without; nothing that was kept runs
@@ -296,7 +295,7 @@ class Case:
             cause = actual if isinstance(actual, Exception) else None
             raise AssertionError(f"{when}{difference}\n\n{self.source()}") from cause
 
-    def _same_trees(self, expected: Branch, actual: Branch) -> None:
+    def _same_trees(self, expected: Branch | None, actual: Branch | None) -> None:
         if expected != actual:
             shown = f"expected the events\n{pformat(expected)}\ngot\n{pformat(actual)}"
             raise AssertionError(f"{shown}\n\n{self.source()}")

@@ -35,9 +35,10 @@ class EventLog(Callback):
         self.events, self.run = [], run
         return self.events.append
 
-    def tree(self) -> Branch:
-        """The latest run as `normalised` shows it."""
-        assert self.run is not None, "nothing has run"
+    def tree(self) -> Branch | None:
+        """The latest run as `normalised` shows it; None where nothing ran, as in a map of no rows."""
+        if self.run is None:
+            return None
         return normalised(self.events, [path for path, _ in self.run.steps])
 
     def statuses(self, kind: str = "node") -> dict[str, list[str]]:
