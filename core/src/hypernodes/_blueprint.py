@@ -92,11 +92,13 @@ def cut(
     key_of: Callable[[Step | MapStep], Hashable | None] | None = None,
     inner_of: Callable[[MapStep], Blueprint],
     salvages: bool = False,
+    spare: frozenset[int] = frozenset(),
     in_order: bool = False,
 ) -> Blueprint:
     """Cut steps into units: each step its own if `fine` (chains stay whole), else a unit for each run of one key.
 
-    With `salvages` a row that fails brings home what its steps had made before.
+    With `salvages` a row that fails brings home what its steps had made before. `spare` are outputs that only a cache
+    wants.
     """
 
     def key(step: Step | MapStep) -> Hashable | None:
@@ -123,6 +125,8 @@ def cut(
             else:
                 reads, writes = _border(steps, members, wanted, read_by)
             names: dict[int, str] = {slot: given for given, slot in inputs}
+            own = set(members)
+            loose = [slot for slot in writes if slot in spare and own.issuperset(read_by.get(slot, ()))]
             stage = Stage(
                 name,
                 [steps[at] for at in members],
@@ -130,6 +134,7 @@ def cut(
                 [(f"value_{slot}", slot) for slot in writes],
                 members,
                 salvages=salvages,
+                spare=loose,
             )
             unit = Unit(reads, writes, members[0], stage, None)
             unit.after = _after(steps, members)
@@ -220,6 +225,7 @@ def blueprint_of(stage: Stage, *, fine: bool, fans: bool) -> Blueprint:
             is_fan=lambda _: fans,
             inner_of=inner_of,
             salvages=stage.salvages,
+            spare=stage.spare if plan is stage else frozenset(),
         )
 
     found: Blueprint | None = stage.blueprints.get((fine, fans))

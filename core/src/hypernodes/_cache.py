@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from hypernodes._errors import CacheError, CacheWarning
 
-__all__ = ["Cache", "Found", "Note", "bound_of", "said"]
+__all__ = ["Cache", "Found", "Note", "bound_of", "found_in", "keep_in", "said"]
 
 _saying = threading.Lock()
 
@@ -112,6 +112,29 @@ class Cache(ABC):
             import logging
 
             logging.getLogger("hypernodes").warning("%s", warning)
+
+
+def found_in(cache: Cache, key: str) -> Found | None:
+    """What a cache has under a key. One that breaks its promise, and raises or gives something else, has nothing."""
+    try:
+        found = cache.load(key)
+    except Exception as error:
+        cache.warn("load raised", f"load() raised {said(error)}; values are computed again")
+        return None
+    if found is None or isinstance(found, Found):
+        return found
+    # A cache of somebody else's need not keep to types.
+    cache.warn("load gave", f"load() gave {type(found).__name__}, not a Found; values are computed again")  # type: ignore[unreachable]
+    return None
+
+
+def keep_in(cache: Cache, key: str, value: Any, note: Mapping[str, Any]) -> None:
+    """Have a cache keep a value; where it breaks its promise and raises, the value is not kept."""
+    try:
+        cache.save(key, value, note)
+    except Exception as error:
+        whose = f"the result of node '{note.get('node', '?')}'"
+        cache.warn("save raised", f"{whose} is not kept: save() raised {said(error)}")
 
 
 def bound_of(given: object, name: str, who: str) -> int | None:

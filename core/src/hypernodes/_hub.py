@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import threading
-from collections import deque
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Container, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from functools import partial
@@ -29,7 +29,7 @@ from hypernodes._engine import Feed, QueueFeed
 from hypernodes._engines import AsyncEngine, on_own_loop
 from hypernodes._far import FarEngine
 from hypernodes._ledger import Dispatch
-from hypernodes._local import core_engine
+from hypernodes._local import LocalBackend, core_engine
 from hypernodes._memo import Memo, caches_of
 from hypernodes._overlap import overlap
 from hypernodes._pace import Pace
@@ -45,6 +45,9 @@ __all__ = ["Route", "Turns", "in_order"]
 MOST_OPEN = 1024
 """Rows of a plan that crosses borders that may be under way at once."""
 
+MOST_LANES = 16
+"""Lanes that stay open though nothing runs in them: with caches there may be one for each choice of steps to run."""
+
 REMOTE_CHUNK_SECONDS = 0.2
 
 
@@ -56,15 +59,16 @@ class Route:
         self.caches = [None if one.cache is None else open_cache(one.cache) for one in plan.settings]
         self.memos: list[Memo] = []
         self._inner: dict[int, Blueprint] = {}
-        self.here = self._here()
+        self.sole = self._sole()
+        self.here = self.sole if self.sole is not None and core_engine(self.sole) is not None else None
         self.blueprint = self._cut(plan)
         self.single = self.blueprint.single
 
-    def _here(self) -> Backend | None:
-        """The backend of a plan that core's own engines run here from beginning to end."""
+    def _sole(self) -> LocalBackend | None:
+        """The local backend of a plan that it runs from end to end; `here` is the same if the engine is core's."""
         places = {step.place for step in leaves(self.plan)}
         backend = self.plan.places[places.pop()] if len(places) == 1 else None
-        return backend if backend is not None and core_engine(backend) is not None else None
+        return backend if isinstance(backend, LocalBackend) else None
 
     def _cut(self, plan: Plan) -> Blueprint:
         """The plan as units, or with a memo that cuts for each row what it has to run."""
@@ -83,6 +87,7 @@ class Route:
         steps: Sequence[Step | MapStep],
         inputs: Sequence[tuple[str, int]],
         outputs: Sequence[tuple[str, int]],
+        spare: frozenset[int] = frozenset(),
         *,
         cached: bool = False,
     ) -> Blueprint:
@@ -100,7 +105,8 @@ class Route:
             key_of=key_of,
             inner_of=self._inner_of,
             salvages=cached,
-            in_order=cached and self.here is not None and self.here.node_execution == "sequential",
+            spare=spare,
+            in_order=self.sole is not None and self.sole.node_execution == "sequential",
         )
 
     def _is_fan(self, step: MapStep) -> bool:
@@ -123,15 +129,16 @@ class Route:
         return None if blueprint is None else blueprint.memo
 
     @contextlib.contextmanager
-    def recalling(self) -> Iterator[None]:
-        """Have the memos look at the code of the nodes for one call, and let go of its values afterwards."""
-        for memo in self.memos:
-            memo.begin()
-        try:
-            yield
-        finally:
+    def recalling(self, steady: Container[str] | None = None) -> Iterator[None]:
+        """Have the memos look at the code of the nodes for one call, and let go of its values afterwards.
+
+        `steady` names the inputs that nobody changes from row to row, as in a `Feed`.
+        """
+        with contextlib.ExitStack() as stack:
             for memo in self.memos:
-                memo.end()
+                memo.begin(steady if memo.plan is self.plan else None)
+                stack.callback(memo.end)
+            yield
 
     def recalled(self, row: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """The outputs of a row that the caches have whole, else None."""
@@ -141,6 +148,11 @@ class Route:
         with self.recalling():
             found: tuple[Any, ...] | None = memo.recalled(row)
         return found
+
+    def forget(self, row: tuple[Any, ...]) -> None:
+        """Let go of what `recalled` found for a row."""
+        if self.blueprint.memo is not None:
+            self.blueprint.memo.forget(row)
 
     def batches(self, feed: Feed, told: Told | None = None) -> Generator[Batch, None, None]:
         """Run the rows; what comes of them comes in the order in which it is ready. `told` hears of places."""
@@ -155,20 +167,20 @@ class Route:
                 raise feed.error
             return
         if self.single is None and self.here is not None and core_engine(self.here) == "async":
-            with using(self.here, told) as place, self.recalling():
+            with using(self.here, told) as place, self.recalling(feed.steady):
                 assert isinstance(place.engine, AsyncEngine)
                 yield from on_own_loop(place.engine.on_loop(self.blueprint, feed, place.site))
         elif self.single is not None:
             with using(self.plan.places[self.single.steps[0].place], told) as place:
                 yield from _execute(place, self.single, feed)
         else:
-            with self.recalling():
+            with self.recalling(feed.steady):
                 yield from _Lanes(self, told).batches(feed)
 
     async def abatches(self, feed: Feed, told: Told | None = None) -> AsyncGenerator[list[Batch], None]:
         """The same on the running loop: coroutine nodes are awaited on it where the plan's engine allows."""
         if self.here is not None and self.plan.steps:
-            with using(self.here, told) as place, self.recalling():
+            with using(self.here, told) as place, self.recalling(feed.steady):
                 blueprint = self.blueprint
                 if isinstance(place.engine, AsyncEngine) and self.single is not None:
                     batches = place.engine.abatches(self.single, feed, place.site)
@@ -227,12 +239,18 @@ class _PlacePort:
         self.place.session.abort()
 
 
+def _takes_turns(backend: Backend) -> bool:
+    """Whether a place of this machine takes one item after another."""
+    return isinstance(backend, LocalBackend) and backend.map_execution == "sequential"
+
+
 class _Lane:
     """One stage in one place, worked off by a thread of its own."""
 
     def __init__(self, stage: Stage, backend: Any, arrivals: SimpleQueue[Any], told: Told | None) -> None:
         self.feed = QueueFeed()
         self.told = told
+        self.out = 0  # rows that are in it; its owner counts
         self.stage, self.backend, self.arrivals = stage, backend, arrivals
         context = contextvars.copy_context()
         self.thread = threading.Thread(
@@ -261,17 +279,22 @@ class _Lanes:
 
     def __init__(self, route: Route, told: Told | None) -> None:
         self.places, self.told = route.plan.places, told
-        # One place that runs one thing after another takes one item after another, and each to its end.
-        self.most_open = MOST_OPEN if route.here is None else 1
+        # One place that takes one item after another takes each to its end.
+        one_by_one = route.sole is not None and _takes_turns(route.sole)
+        self.most_open = 1 if one_by_one else MOST_OPEN
         self.scheduler = Scheduler(
             route.blueprint,
             workers=self.most_open,
             pace=lambda: Pace(0.0, 1),
-            width=None if route.here is None else 1,
+            width=1 if one_by_one else None,
         )
-        self.lanes: dict[int, _Lane] = {}
+        self.lanes: dict[int, _Lane] = {}  # by stage, the one that was not used for longest first
+        self.ended: list[_Lane] = []
+        self.lane_of: dict[int, _Lane] = {}
         self.arrivals: SimpleQueue[Batch | BaseException] = SimpleQueue()
         self.inline: deque[Dispatch] = deque()
+        self.waiting: dict[int, deque[Dispatch]] = {}  # by place, for places that take one item after another
+        self.busy: set[int] = set()
 
     def batches(self, feed: Feed) -> Iterator[Batch]:
         scheduler = self.scheduler
@@ -295,7 +318,7 @@ class _Lanes:
                     self._land(self.arrivals.get())
             finished = True
         finally:
-            for lane in self.lanes.values():
+            for lane in (*self.ended, *self.lanes.values()):
                 lane.end(cancel=not finished)
         if feed.error is not None:
             raise feed.error
@@ -306,10 +329,40 @@ class _Lanes:
         if core_engine(backend) == "sequential":
             self.inline.append(dispatch)
             return
-        lane = self.lanes.get(id(stage))
+        if _takes_turns(backend):
+            place = stage.steps[0].place
+            if place in self.busy:
+                self.waiting.setdefault(place, deque()).append(dispatch)
+                return
+            self.busy.add(place)
+        self._send_by_lane(dispatch, stage, backend)
+
+    def _send_by_lane(self, dispatch: Dispatch, stage: Stage, backend: Any) -> None:
+        lane = self.lanes.pop(id(stage), None)
         if lane is None:
-            lane = self.lanes[id(stage)] = _Lane(stage, backend, self.arrivals, self.told)
+            if len(self.lanes) >= MOST_LANES:
+                self._end_an_idle_lane()
+            lane = _Lane(stage, backend, self.arrivals, self.told)
+        self.lanes[id(stage)] = lane
+        lane.out += 1
+        self.lane_of[dispatch.id] = lane
         lane.feed.put(Task(dispatch.id, dispatch.tasks[0].values))
+
+    def _next_turn(self, place: int) -> None:
+        self.busy.discard(place)
+        if self.waiting.get(place):
+            self._send(self.waiting[place].popleft())
+
+    def _end_an_idle_lane(self) -> None:
+        """Its thread ends by itself. The last lane of a place stays, since the place would close and open again."""
+        places = Counter(id(lane.backend) for lane in self.lanes.values())
+        for stage, lane in self.lanes.items():
+            if not lane.out and places[id(lane.backend)] > 1:
+                del self.lanes[stage]
+                lane.feed.close()
+                self.ended = [other for other in self.ended if other.thread.is_alive()]
+                self.ended.append(lane)
+                return
 
     def _run_inline(self, dispatch: Dispatch) -> None:
         """What runs one after another on this machine runs in the caller's own thread."""
@@ -321,6 +374,10 @@ class _Lanes:
             raise arrival
         for at, values in enumerate(arrival.values):
             failed = arrival.failures.get(at)
+            lane = self.lane_of.pop(arrival.first + at, None)
+            if lane is not None:
+                lane.out -= 1
+                self._next_turn(lane.stage.steps[0].place)
             self.scheduler.done(arrival.first + at, Reply([values], {0: failed} if failed else {}))
 
 

@@ -7,6 +7,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Callable,
+    Container,
     Generator,
     Iterable,
     Iterator,
@@ -127,10 +128,10 @@ class MapCall:
         """The shaped result or the `Failure` of each row, several at a time; `base` rows of this map came before."""
         with ExitStack() as stack:
             watch: Watch | None = None
-            for prepared, rows in self._runs():
+            for prepared, rows, steady in self._runs():
                 watch = self._watched_by(watch, prepared, stack)
                 count = 0
-                for results in self._run(prepared, rows, ordered, base, watch):
+                for results in self._run(prepared, rows, steady, ordered, base, watch):
                     count += len(results)
                     yield results
                 base += count
@@ -154,7 +155,13 @@ class MapCall:
         return len(items) if isinstance(items, Sized) else None
 
     def _run(
-        self, prepared: Prepared, rows: Iterator[tuple[Any, ...]], ordered: bool, base: int, watch: Watch | None
+        self,
+        prepared: Prepared,
+        rows: Iterator[tuple[Any, ...]],
+        steady: Container[str] | None,
+        ordered: bool,
+        base: int,
+        watch: Watch | None,
     ) -> Generator[list[Any], None, None]:
         """The results of rows that share one plan, several at a time; `base` is how many items came before them."""
         if prepared.inline is not None:
@@ -164,7 +171,7 @@ class MapCall:
         with importing("hypernodes._hub"):
             from hypernodes._hub import in_order
 
-        feed = Feed(rows if watch is None else watch.rows(rows, base))
+        feed = Feed(rows if watch is None else watch.rows(rows, base), steady)
         batches = prepared.batches(feed, watch, base)
         try:
             for batch in in_order(batches, feed, stop_at_failure=not self.keeps_failures) if ordered else batches:
@@ -188,9 +195,9 @@ class MapCall:
         base = 0
         with ExitStack() as stack:
             watch: Watch | None = None
-            for prepared, rows in self._runs():
+            for prepared, rows, steady in self._runs():
                 watch = self._watched_by(watch, prepared, stack)
-                feed = Feed(rows if watch is None else watch.rows(rows, base))
+                feed = Feed(rows if watch is None else watch.rows(rows, base), steady)
                 turns = Turns(feed, stop_at_failure=not self.keeps_failures)
                 count = 0
                 async with aclosing(prepared.abatches(feed, watch, base)) as found:
@@ -223,6 +230,7 @@ class MapCall:
                 return values if watch is None else (*values, watch.span(next(index)))
 
             feed = rows.start(row_of)
+            feed.steady = shared.keys() - first.keys()
             turns = Turns(feed, stop_at_failure=not self.keeps_failures)
             try:
                 async with aclosing(prepared.abatches(feed, watch)) as found:
@@ -237,8 +245,11 @@ class MapCall:
             finally:
                 await rows.close()
 
-    def _runs(self) -> Iterator[tuple[Prepared, Iterator[tuple[Any, ...]]]]:
-        """The rows in runs that share one plan, as tuples in the order of the plan's inputs."""
+    def _runs(self) -> Iterator[tuple[Prepared, Iterator[tuple[Any, ...]], Container[str] | None]]:
+        """The rows in runs that share one plan, as tuples in the order of the plan's inputs.
+
+        With each run goes which inputs nobody changes from row to row, as in a `Feed`.
+        """
         if self.columns is not None:
             names = self.columns.names
             shared = self.shared
@@ -246,22 +257,25 @@ class MapCall:
             yield (
                 prepared,
                 (prepared.row({**shared, **dict(zip(names, row, strict=True))}) for row in self.columns.rows),
+                None,
             )
             return
         assert isinstance(self.items, Iterable)
         shared, items = self.shared, self.items
         start = 0
+        ready_made = isinstance(items, list | tuple)
         if isinstance(items, list | tuple) and items and not shared:
             # Rows that lie ready are read in blocks: 0.1 us each instead of 1 us.
             keys = tuple(items[0])
             prepared = self._prepare_row(0, keys)
             ready = ReadyRows(items, len(keys), prepared.names)
-            yield prepared, itertools.chain.from_iterable(ready)
+            yield prepared, itertools.chain.from_iterable(ready), None
             start, items = ready.read, items[ready.read :]
         for at, keys, rows in row_runs(self.name, items, start):
             prepared = self._prepare_row(at, keys)
             row_of = prepared.row
-            yield prepared, (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)
+            found = (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)
+            yield prepared, found, None if ready_made else shared.keys() - set(keys)
 
     def _shaped(self, prepared: Prepared, batch: Batch, base: int, watch: Watch | None) -> list[Any]:
         """The results of a batch, each in the form that was asked for or a `Failure`."""

@@ -8,26 +8,33 @@ result was made of is neither loaded nor run.
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from hashlib import sha256
 from time import time
 from typing import Any, NamedTuple
 
 from hypernodes._blueprint import Blueprint
-from hypernodes._cache import Cache
+from hypernodes._cache import Cache, found_in, keep_in
 from hypernodes._code import Code, code_of
 from hypernodes._digest import digest_of
 from hypernodes._errors import CacheWarning, UnkeyableError
 from hypernodes._plan import HIDDEN, MapStep, Plan, Step
 from hypernodes._record import Record, deliver
+from hypernodes._task import LEFT
 
 __all__ = ["Memo", "Recall", "caches_of"]
 
 Key = bytes | None
 """None says that there is no sound one."""
 
-Cut = Callable[[Sequence[Step | MapStep], Sequence[tuple[str, int]], Sequence[tuple[str, int]]], Blueprint]
+Named = Sequence[tuple[str, int]]
+Cut = Callable[[Sequence[Step | MapStep], Named, Named, frozenset[int]], Blueprint]
+
+
+MOST_VARIANTS = 256
+"""Choices of steps to run that stay compiled: where entries go missing here and there, there may be very many."""
 
 
 class Variant(NamedTuple):
@@ -65,7 +72,13 @@ class Memo:
         # For each step what its key is made of: how each name is written in it, and the slot that it reads.
         self.fields = [_fields(step) for step in plan.steps]
         self.last: dict[int, tuple[Any, Key]] = {}
-        self.begun: tuple[tuple[Any, ...], Recall] | None = None
+        self.steady: frozenset[int] = frozenset()
+        self.calls = 0
+        self.lock = threading.Lock()
+        # What was seen not to leave the process it is made in: its readers have no key, and run where it is made.
+        self.bound: set[int] = set()
+        # Rows that were looked up and have something left to run, until they do: by the id of their values.
+        self.begun: dict[int, Recall] = {}
         self.warned: set[str] = set()
         self.keyed = self._keyed_slots()
         self.ordered = tuple(
@@ -85,8 +98,12 @@ class Memo:
 
     # -- a call
 
-    def begin(self) -> None:
-        """Look at the code of the nodes anew: what their functions reach may have changed since the last call."""
+    def begin(self, steady: Container[str] | None = None) -> None:
+        """Look at the code of the nodes anew: what their functions reach may have changed since the last call.
+
+        `steady` names the inputs whose value, where it is the same object as in the row before, has not been changed
+        since; None means all of them. Calls of several threads may go on at once.
+        """
         codes = [
             None if cache is None else self._code(step) for step, cache in zip(self.steps, self.caches, strict=True)
         ]
@@ -95,26 +112,39 @@ class Memo:
             for code, step in zip(codes, self.steps, strict=True)
         ]
         self.codes = codes
-        self.last = {}
+        own = frozenset([slot for name, slot in self.plan.inputs if steady is None or name in steady])
+        with self.lock:
+            self.steady = own & self.steady if self.calls else own
+            self.calls += 1
 
     def end(self) -> None:
         """Let go of what a call gave."""
-        self.last = {}
+        with self.lock:
+            self.calls -= 1
+            if not self.calls:
+                self.last = {}
 
     def row(self, values: Iterable[Any], keys: Mapping[int, Key] | None = None) -> Recall:
         """One row; `keys` are those of inputs that have one already."""
-        begun, self.begun = self.begun, None
-        if begun is not None and begun[0] is values:
-            return begun[1]
+        begun = self.begun.pop(id(values), None) if self.begun else None
+        if begun is not None:
+            return begun
         return Recall(self, dict(zip(self.inputs, values, strict=True)), dict(keys or {}))
 
     def recalled(self, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """The outputs of a row for which nothing has to run. Of any other what was found is kept for its run."""
+        """The outputs of a row for which nothing has to run. Of any other what was found is kept for its run.
+
+        The row that runs next must be this very tuple; `forget` it where it does not run after all.
+        """
         recall = self.row(values)
         if recall.next() is None:
             return recall.outputs()
-        self.begun = (values, recall)
+        self.begun[id(values)] = recall
         return None
+
+    def forget(self, values: tuple[Any, ...]) -> None:
+        """Let go of what was found for a row."""
+        self.begun.pop(id(values), None)
 
     def _code(self, step: Step | MapStep) -> Code | None:
         assert isinstance(step, Step)
@@ -141,7 +171,7 @@ class Memo:
 
     def digest(self, slot: int, value: Any) -> Key:
         """The key of a value that no cached node made. One that comes with row after row is digested once."""
-        last = self.last.get(slot)
+        last = self.last.get(slot) if slot in self.steady else None
         if last is not None and last[0] is value:
             return last[1]
         name = next((name for name, at in self.plan.inputs if at == slot), None)
@@ -152,9 +182,18 @@ class Memo:
                 if isinstance(step, Step) and slot in step.sources:
                     self.warn(step, str(error))
             key = None
-        if name is not None:
+        if slot in self.steady:
             self.last[slot] = (value, key)
         return key
+
+    def leave(self, slot: int) -> None:
+        """A value could not be brought home for its key to be made."""
+        if slot not in self.bound:
+            self.bound.add(slot)
+            reason = f"{self._output_name(slot)!r}, which it reads, cannot leave the process that it is made in"
+            for at, step in enumerate(self.steps):
+                if self.caches[at] is not None and slot in step.sources:
+                    self.warn(step, reason)
 
     def _output_name(self, slot: int) -> str:
         step = self.steps[self.maker[slot]]
@@ -164,14 +203,15 @@ class Memo:
     def step_key(self, at: int, keys: Mapping[int, Key]) -> Key:
         """The key of a cached step's results; raises KeyError while that of something it reads is not known."""
         prefix = self.prefixes[at]
-        parts = [prefix or b""]
+        if prefix is None:
+            return None
+        parts = [prefix]
         for name, slot in self.fields[at]:
             key = keys[slot]
             if key is None:
-                prefix = None
-            else:
-                parts += (name, b"%d:" % len(key), key)
-        return None if prefix is None else sha256(b"".join(parts)).digest()
+                return None
+            parts += (name, b"%d:" % len(key), key)
+        return sha256(b"".join(parts)).digest()
 
     def derive(self, keys: dict[int, Key], steps: Iterable[int]) -> None:
         """Add to `keys` those of what these steps make, as far as it follows from the keys that are known."""
@@ -196,7 +236,7 @@ class Memo:
         if inner is None or not inner.codes:
             return {}
         own: dict[int, Key] = {}
-        over: list[bytes] = []
+        lists: dict[int, bytes] = {}
         for position, ((name, slot), source) in enumerate(zip(step.inner.inputs, step.sources, strict=True)):
             if name in HIDDEN:
                 continue
@@ -204,8 +244,9 @@ class Memo:
             if key is None:
                 return {}
             if position in step.mapped:
-                over.append(key)
+                lists[position] = key
             own[slot] = _hashed((b"each", key)) if position in step.mapped else key
+        over = [lists[position] for position in step.mapped]  # a product's rows come in the order of these
         inner.derive(own, range(len(inner.steps)))
         made = [own.get(slot) for slot in inner.wanted]
         if any(key is None for key in made):
@@ -236,6 +277,8 @@ class Memo:
         """These steps, cut for scheduling; cut once for each choice of steps."""
         found = self.variants.get(steps)
         if found is None:
+            if len(self.variants) >= MOST_VARIANTS:
+                self.variants.clear()
             found = self.variants[steps] = self._variant(steps)
         return found
 
@@ -247,11 +290,13 @@ class Memo:
         kept = {slot for at in steps if self.caches[at] is not None for slot in self.steps[at].writes}
         home = kept | elsewhere | set(self.wanted)
         makes = tuple(slot for at in steps for slot in self.steps[at].writes if slot in home)
+        spare = frozenset(makes).difference(self.wanted)
         names = {slot: name for name, slot in self.plan.inputs}
         blueprint = self.cut(
             [self.steps[at] for at in steps],
             [(names.get(slot, f"value_{slot}"), slot) for slot in reads],
             [(f"value_{slot}", slot) for slot in makes],
+            spare,
         )
         return Variant(steps, blueprint, reads, makes)
 
@@ -284,13 +329,18 @@ class Recall:
     def learn(self, made: Mapping[int, Any]) -> None:
         """Take in what was made, and keep what is to be kept."""
         memo, values = self.memo, self.values
+        left = [slot for slot, value in made.items() if value is LEFT]
+        if left:
+            for slot in left:
+                memo.leave(slot)
+            made = {slot: value for slot, value in made.items() if value is not LEFT}
         values.update(made)
         for at in dict.fromkeys([memo.maker[slot] for slot in made]):
             key = self.keyed.get(at)
             cache = memo.caches[at]
             writes = memo.steps[at].writes
             if key is not None and cache is not None and all(slot in made for slot in writes):
-                cache.save(key.hex(), tuple([made[slot] for slot in writes]), memo.note(at, self.keys))
+                keep_in(cache, key.hex(), tuple([made[slot] for slot in writes]), memo.note(at, self.keys))
 
     def inner_keys(self, step: MapStep) -> dict[int, Key]:
         """The keys of those inputs of a mapped pipeline that all its rows share."""
@@ -310,8 +360,11 @@ class Recall:
             if at in keyed:
                 continue
             for _, slot in memo.fields[at]:
-                if slot not in keys and slot in values:
-                    keys[slot] = memo.digest(slot, values[slot])
+                if slot not in keys:
+                    if slot in values:
+                        keys[slot] = memo.digest(slot, values[slot])
+                    elif slot in memo.bound:
+                        keys[slot] = None
             if memo.caches[at] is None:
                 memo.derive(keys, (at,))
                 continue
@@ -354,7 +407,7 @@ class Recall:
     def _found(self, at: int, step: Step | MapStep) -> bool:
         key, cache = self.keyed[at], self.memo.caches[at]
         assert cache is not None
-        found = None if key is None else cache.load(key.hex())
+        found = None if key is None else found_in(cache, key.hex())
         if found is None or not isinstance(found.value, tuple) or len(found.value) != len(step.writes):
             self._missed.add(at)
             return False

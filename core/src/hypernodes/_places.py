@@ -70,9 +70,9 @@ def using(backend: Backend, told: Told | None = None) -> Iterator[OpenPlace]:
         opened = _find(backend) is None
         place = _get(backend)
         place.users += 1
-    if opened and told is not None:
-        told("start", place.label, time.perf_counter() - started)
     try:
+        if opened and told is not None:
+            told("start", place.label, time.perf_counter() - started)
         yield place
     finally:
         with _lock:
@@ -82,9 +82,11 @@ def using(backend: Backend, told: Told | None = None) -> Iterator[OpenPlace]:
                 _open.remove(place)
         if over:
             started = time.perf_counter()
-            place.close()
-            if told is not None:
-                told("end", place.label, time.perf_counter() - started)
+            try:
+                place.close()
+            finally:
+                if told is not None:
+                    told("end", place.label, time.perf_counter() - started)
 
 
 def hold(backend: Backend) -> None:

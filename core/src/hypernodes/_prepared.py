@@ -83,12 +83,15 @@ class Prepared:
             if watch is not None:
                 watch.complete()
             return self.wanted.shape(found)
-        batches = self.batches(Feed([row]), watch)
-        with closing(batches):
-            for batch in batches:
-                if watch is not None:
-                    watch.complete()
-                return self.only(batch)
+        try:
+            with closing(self.batches(Feed([row]), watch)) as batches:
+                for batch in batches:
+                    if watch is not None:
+                        watch.complete()
+                    return self.only(batch)
+        finally:
+            if self.cached:
+                self.route.forget(row)
         raise AssertionError("a run of one item gave no outcome")
 
     async def arun(self, values: dict[str, Any], watch: Watch | None) -> Any:

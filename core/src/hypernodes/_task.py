@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from enum import Enum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from hypernodes._clock import CLOCK
 from hypernodes._failure import Failure
@@ -16,7 +17,17 @@ from hypernodes._plan import SPAN, MapStep, Step
 from hypernodes._program import ABORTS, Program, compile_program, is_async, unpack
 from hypernodes._record import recorded
 
-__all__ = ["Batch", "Outcome", "Reply", "Stage", "Task", "failed_row", "run_rows", "run_step", "run_task"]
+__all__ = ["LEFT", "Batch", "Outcome", "Reply", "Stage", "Task", "failed_row", "run_rows", "run_step", "run_task"]
+
+
+class Left(Enum):
+    """The type of `LEFT`."""
+
+    LEFT = "left"
+
+
+LEFT: Final[Literal[Left.LEFT]] = Left.LEFT
+"""Stands for a value that could not come home, where only a cache wanted it."""
 
 
 class Task(NamedTuple):
@@ -76,12 +87,14 @@ class Stage:
     """Steps that run in one place without leaving it, with the values that enter and leave.
 
     `inputs` and `outputs` are (name, slot) pairs. `indices` are the positions of the steps in the plan they are from.
-    With `salvages` a failure brings along which outputs had been made before it.
+    With `salvages` a failure brings along which outputs had been made before it. `spare` are the slots of those
+    outputs that only a cache wants: one that cannot be carried comes as `LEFT`, and its row goes on.
     What is made of a stage - programs, its pickle, the cuts for scheduling - is kept with it.
     """
 
     __slots__ = (
-        *("_programs", "blueprints", "indices", "inputs", "is_async", "name", "outputs", "packed", "salvages", "steps"),
+        *("_programs", "blueprints", "indices", "inputs", "is_async", "name", "outputs", "packed", "salvages"),
+        *("spare", "steps"),
     )
 
     def __init__(
@@ -93,8 +106,9 @@ class Stage:
         indices: Sequence[int] | None = None,
         *,
         salvages: bool = False,
+        spare: Iterable[int] = (),
     ) -> None:
-        self.name, self.salvages = name, salvages
+        self.name, self.salvages, self.spare = name, salvages, frozenset(spare)
         self.steps = tuple(steps)
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
@@ -113,14 +127,15 @@ class Stage:
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _stage, (self.name, self.steps, self.inputs, self.outputs, self.indices, self.salvages)
+        more = (self.salvages, tuple(sorted(self.spare)))
+        return _stage, (self.name, self.steps, self.inputs, self.outputs, self.indices, *more)
 
     def __repr__(self) -> str:
         return f"<stage of '{self.name}': {', '.join(step.path[-1] for step in self.steps)}>"
 
 
-def _stage(name: str, steps: Any, inputs: Any, outputs: Any, indices: Any, salvages: bool) -> Stage:
-    return Stage(name, steps, inputs, outputs, indices, salvages=salvages)
+def _stage(name: str, steps: Any, inputs: Any, outputs: Any, indices: Any, salvages: bool, spare: Any) -> Stage:
+    return Stage(name, steps, inputs, outputs, indices, salvages=salvages, spare=spare)
 
 
 def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> Reply:

@@ -24,11 +24,16 @@ __all__ = ["Watch"]
 _serials = itertools.count(1)
 
 
+Position = tuple[tuple[int, int], ...]
+"""Where a part of the run stands when everything runs one after another: for each level its number, and the item."""
+
+
 class _Open:
-    """A span that has begun and not ended."""
+    """A span that has begun and not ended. `fault` is the earliest failing node in it: where, and the error's type."""
 
     __slots__ = (
         "children",
+        "fault",
         "items",
         "kind",
         "left",
@@ -57,6 +62,7 @@ class _Open:
         self.children: dict[Any, _Open] = {}
         self.until = started
         self.status = "ok"
+        self.fault: tuple[Position, str] | None = None
 
 
 class Watch:
@@ -83,7 +89,10 @@ class Watch:
         self._place_of: dict[tuple[str, ...], str] = {}
         self._places: dict[tuple[str, ...], str] = {}
         self._expected: dict[tuple[str, ...], int | None] = {}
-        self._open_places: dict[str, str] = {}
+        self._order: dict[tuple[str, ...], int] = {}
+        self._open_places: dict[str, list[tuple[str, float]]] = {}
+        self._open_nodes: dict[str, tuple[tuple[str, _Open, Any], Record, float]] = {}
+        self._over = False
         self._stack = contextlib.ExitStack()
         self._failure: Failure | None = None
         self._complete = False
@@ -101,6 +110,8 @@ class Watch:
         for step in leaves(plan):
             self._place_of[step.path] = label(plan.places[step.place])
             self._heard_at[step.path] = heard[step.setting]
+            for depth in range(1, len(step.path) + 1):
+                self._order.setdefault(step.path[:depth], len(self._order))
         for path, count in _leaf_counts(plan).items():
             known = self._expected.setdefault(path, count)
             if known != count:
@@ -125,8 +136,8 @@ class Watch:
         with self._lock:
             unfinished = not self._complete and self._failure is None
             stopped = error is not None and not isinstance(error, Exception)
-            for child in list(root.children.values()):
-                self._close(child, "stopped")
+            rest = "ok" if self._complete or (self._failure is not None and self.kind != "map") else "stopped"
+            self._end_what_is_open(rest)
             if self._failure is not None:
                 status = "error"
             elif unfinished:
@@ -139,6 +150,17 @@ class Watch:
             if not fault and status == "error" and error is not None:
                 fault = type(error).__qualname__
             self._emit_end(root, fault, self._failure)
+            self._over = True
+
+    def _end_what_is_open(self, rest: str) -> None:
+        """Nodes that nobody waits for any more, rows without a result, and the places that stay open for others."""
+        for token, begun, clock in list(self._open_nodes.values()):
+            self._node_ends(token, begun._replace(seconds=perf_counter() - clock))
+        for child in list(self._root.children.values()):
+            self._close(child, rest, self._failure)
+        for name, opened in self._open_places.items():
+            for span, clock in opened:
+                self._tell_place("end", name, span, perf_counter() - clock)
 
     def span(self, index: int) -> Span:
         """What says of a row which one it is."""
@@ -156,7 +178,7 @@ class Watch:
                 self._failure = failure
                 return
             found = self._root.children.get(index) or self._enter_item(self._root, 0, index, time())
-            self._close(found, "stopped" if failure is None else "error", failure)
+            self._close(found, "ok", failure, own=True)
 
     def complete(self) -> None:
         """Every row has its result."""
@@ -176,31 +198,46 @@ class Watch:
                 self.row_over(index, failure.at(index) if failure is not None and self.kind == "map" else failure)
 
     def place(self, phase: str, name: str, seconds: float | None = None) -> None:
-        """A place was opened or closed for this call."""
+        """A place was opened, in so many seconds, or closed for this call."""
         with self._lock:
-            root = self._root
-            status = "ok" if phase == "end" else ""
-            # The run that closes a shared place need not be the one that opened it.
-            span = (phase == "end" and self._open_places.pop(name, "")) or self._span()
+            opened = self._open_places.setdefault(name, [])
+            if self._over:
+                return
             if phase == "start":
-                self._open_places[name] = span
-            event = Event(
-                "place", phase, self.id, span, root.span, root.path, root.items, time(), seconds, status, place=name
-            )
-            self._tell(self._heard(root.path), event)
+                opened.append((self._span(), perf_counter()))
+                self._tell_place("start", name, opened[-1][0], seconds)
+            elif opened:  # the call that closes a shared place need not be the one that opened it
+                span, clock = opened.pop()
+                self._tell_place("end", name, span, perf_counter() - clock)
+
+    def _tell_place(self, phase: str, name: str, span: str, seconds: float | None) -> None:
+        root = self._root
+        status = "ok" if phase == "end" else ""
+        event = Event(
+            "place", phase, self.id, span, root.span, root.path, root.items, time(), seconds, status, place=name
+        )
+        self._tell(self._heard(root.path), event)
 
     # -- what nodes tell
 
     def started(self, span: Span, path: tuple[str, ...], at: float, worker: str) -> Any:
         with self._lock:
-            return self._node_begins(span, path, at, worker)
+            if self._over:
+                return None
+            token = self._node_begins(span, path, at, worker)
+            begun = Record(span, path, at, 0.0, "stopped", "", worker)
+            self._open_nodes[token[0]] = (token, begun, perf_counter())
+            return token
 
     def ended(self, token: Any, record: Record) -> None:
         with self._lock:
-            self._node_ends(token, record)
+            if token is not None and self._open_nodes.pop(token[0], None) is not None:
+                self._node_ends(token, record)
 
     def told(self, record: Record) -> None:
         with self._lock:
+            if self._over:
+                return
             self._node_ends(self._node_begins(record.span, record.path, record.started, record.worker), record)
 
     def _node_begins(self, span: Span, path: tuple[str, ...], at: float, worker: str) -> tuple[str, _Open, Any]:
@@ -232,16 +269,19 @@ class Watch:
                 ),
             )
         at: _Open | None = parent
+        fault = (self._position(record.path, items), record.error) if record.status == "error" else None
         while at is not None and at is not self._root:
             at.until = max(at.until, until)
-            if record.status in ("error", "stopped"):
-                at.status = record.status
+            if record.status == "stopped":
+                at.status = "stopped"
+            if fault is not None and (at.fault is None or fault < at.fault):
+                at.fault = fault
             above = at.parent
             if at.left is not None:
                 at.left -= 1
                 # A row of the call itself ends with its result, which may still be on its way.
                 if not at.left and not (at.kind == "item" and above is self._root):
-                    self._close(at, at.status)
+                    self._close(at)
             at = above
 
     # -- the tree
@@ -278,8 +318,19 @@ class Watch:
         self._emit_start(own)
         return own
 
-    def _close(self, found: _Open, rest: str, failure: Failure | None = None) -> None:
-        """End a span after everything in it; `rest` is the status of what had not ended by itself."""
+    def _position(self, path: tuple[str, ...], items: tuple[int | None, ...]) -> Position:
+        order = self._order
+        return tuple(
+            (order.get(path[: depth + 1], -1), -1 if item is None else item) for depth, item in enumerate(items)
+        )
+
+    def _close(self, found: _Open, rest: str = "ok", failure: Failure | None = None, *, own: bool = False) -> None:
+        """End a span after everything in it.
+
+        `rest` is the status of what nothing bad is known of. What comes after the `failure` of the row around it has
+        not come to its end; the failure is that of the span itself if `own`.
+        """
+        failed = None if failure is None else self._position(failure.path, failure.items)
         todo, order = [found], []
         while todo:
             one = todo.pop()
@@ -288,10 +339,16 @@ class Watch:
         for one in reversed(order):
             assert one.parent is not None
             one.parent.until = max(one.parent.until, one.until)
-            if one is found and failure is not None:
+            if one is found and own and failure is not None:
                 one.status = "error"
                 self._emit_end(one, failure.type_name, failure)
+            elif one.fault is not None:
+                one.status = "error"
+                self._emit_end(one, one.fault[1], None)
             else:
+                if one.status == "ok":
+                    late = failed is not None and self._position(one.path, one.items) > failed[: len(one.path)]
+                    one.status = "stopped" if late else rest
                 self._emit_end(one, "", None)
             one.parent.children.pop(one.items[-1] if one.kind == "item" else one.path[-1], None)
 

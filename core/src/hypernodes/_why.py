@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hypernodes._cache import Cache
+from hypernodes._cache import Cache, found_in
 from hypernodes._errors import quoted
 from hypernodes._hub import Route
 from hypernodes._memo import Memo, Recall
@@ -111,7 +111,7 @@ def _state(memo: Memo, recall: Recall, at: int, step: Step) -> tuple[str, str, t
     key = recall.keyed[at]
     if key is None:
         return "unkeyable", "its code or something it reads has no content that could be told", ()
-    if cache.load(key.hex()) is not None:
+    if found_in(cache, key.hex()) is not None:
         return "hit", "", ()
     return "miss", *_difference(cache, step, memo.note(at, recall.keys))
 

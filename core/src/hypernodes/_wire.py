@@ -26,7 +26,7 @@ from hypernodes._errors import RemoteError, UnsendableError, VersionMismatchErro
 from hypernodes._failure import Failure, text_of
 from hypernodes._late import importing
 from hypernodes._record import Record, collecting, deliver
-from hypernodes._task import Reply, Stage, Task, run_rows
+from hypernodes._task import LEFT, Reply, Stage, Task, run_rows
 
 __all__ = [
     "RowsUnreadable",
@@ -227,10 +227,12 @@ def _pack_reply(stage: Stage, reply: Reply, records: list[Record], place: str) -
     except Exception:
         values = list(values)
         for at, row in enumerate(values):
-            error = None if row is None else _unsendable_row(stage, row)
-            if error is not None:
-                values[at] = None
-                failures[at] = error
+            if row is not None:
+                values[at] = row = _without_spare(stage, row)
+                error = _unsendable_row(stage, row)
+                if error is not None:
+                    values[at] = None
+                    failures[at] = error
         failures = {at: (_in_place(failure, place), step) for at, (failure, step) in failures.items()}
         buffers = []
         body = dumps((values, failures, records), buffers)
@@ -241,6 +243,20 @@ def _in_place(failure: Failure, place: str) -> Failure:
     from dataclasses import replace
 
     return failure if failure.place else replace(failure, place=place)
+
+
+def _without_spare(stage: Stage, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The row with `LEFT` for what only a cache wants and cannot travel."""
+
+    def kept(slot: int, value: Any) -> Any:
+        if slot in stage.spare:
+            try:
+                dumps(value)
+            except Exception:
+                return LEFT
+        return value
+
+    return tuple([kept(slot, value) for (_, slot), value in zip(stage.outputs, row, strict=True)])
 
 
 def _unsendable_row(stage: Stage, row: tuple[Any, ...]) -> tuple[Failure, int] | None:

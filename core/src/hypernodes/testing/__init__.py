@@ -2,7 +2,8 @@
 
 `EngineContract`, `BackendContract` and `ManifestContract` are classes to inherit, each with one fixture to give;
 `draw_case` makes random pipelines whose right answer is known; `no_leaks` is a pytest fixture that fails a test
-which leaves something behind. Nothing here is loaded by `import hypernodes`.
+which leaves something behind; `normalised` makes the events of a call comparable. Nothing here is loaded by
+`import hypernodes`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from hypernodes.testing._compare import compare
     from hypernodes.testing._draw import draw_case
     from hypernodes.testing._engine_contract import EngineContract
+    from hypernodes.testing._event_tree import EventLog, normalised
     from hypernodes.testing._leaks import no_leaks
     from hypernodes.testing._manifest_contract import ManifestContract
     from hypernodes.testing._subprocess import SubprocessBackend
@@ -24,22 +26,26 @@ __all__ = [
     "BackendContract",
     "Case",
     "EngineContract",
+    "EventLog",
     "ManifestContract",
     "SubprocessBackend",
     "compare",
     "draw_case",
     "no_leaks",
+    "normalised",
 ]
 
 _HOMES = {
     "BackendContract": "_backend_contract",
     "Case": "_cases",
     "EngineContract": "_engine_contract",
+    "EventLog": "_event_tree",
     "ManifestContract": "_manifest_contract",
     "SubprocessBackend": "_subprocess",
     "compare": "_compare",
     "draw_case": "_draw",
     "no_leaks": "_leaks",
+    "normalised": "_event_tree",
 }
 
 

@@ -12,10 +12,13 @@ import linecache
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pprint import pformat
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from hypernodes import MemoryCache
 from hypernodes.testing import _oracle
 from hypernodes.testing._compare import compare
+from hypernodes.testing._event_tree import Branch, EventLog
 from hypernodes.testing._values import IMPORTS, PRELUDE
 
 if TYPE_CHECKING:
@@ -214,8 +217,9 @@ class Case:
         """What the reference interpreter gives; see `_oracle.expected`."""
         return _oracle.expected(self)
 
-    def build(self, backend: Any = None, backends: Sequence[Any] = ()) -> Pipeline:
-        """The real pipeline, on `backend`; nested pipelines that drew a place get one of `backends`."""
+    def build(self, backend: Any = None, backends: Sequence[Any] = (), **given: Any) -> Pipeline:
+        """The real pipeline, on `backend` and with what else is `given`; nested ones that drew a place get one of
+        `backends`."""
         from hypernodes import Pipeline, node
 
         built: dict[int, Any] = {}
@@ -226,7 +230,7 @@ class Case:
                     nodes.append(node(output_name=unit.output_name)(self.namespace[unit.name]))
                 else:
                     nodes.append(eval(unit.text("inner"), {"inner": built[id(unit.tree)]}))
-            options: dict[str, Any] = {}
+            options: dict[str, Any] = dict(given) if tree is self.tree else {}
             if tree is self.tree and backend is not None:
                 options["backend"] = backend
             elif tree is not self.tree and backends and tree.place % (len(backends) + 1):
@@ -253,17 +257,48 @@ class Case:
         `any_order` accepts whichever failing node a parallel schedule met first. Raises `AssertionError` with the
         difference and the whole program.
         """
-        expected = self.expected()
+        self._compare(self._outcome(self.build(backend, backends), use_async=use_async), "", any_order=any_order)
+
+    def check_events(self, backend: Any = None, *, backends: Sequence[Any] = ()) -> None:
+        """The events of the call make the tree that they make where one node runs after another in this process."""
+        expected, found = EventLog(), EventLog()
+        self._outcome(self.build(callbacks=[expected]))
+        self._outcome(self.build(backend, backends, callbacks=[found]))
+        self._same_trees(expected.tree(), found.tree())
+
+    def check_cached(self, backend: Any = None, *, backends: Sequence[Any] = (), any_order: bool = False) -> None:
+        """With an empty cache and with a filled one the call gives what it gives without; nothing that was kept runs
+        again; and the events of the call with a filled cache are those of one node after another in this process."""
+        expected, found = EventLog(), EventLog()
+        for where, log, places in ((None, expected, ()), (backend, found, backends)):
+            cache = MemoryCache()
+            pipeline = self.build(where, places, cache=cache, callbacks=[log])
+            self._compare(self._outcome(pipeline), "with an empty cache: ", any_order=any_order)
+            kept = len(cache)
+            self._compare(self._outcome(pipeline), "with a filled cache: ", any_order=any_order)
+            failing = "error" in {event.status for event in log.events}
+            if len(cache) != kept and not failing:
+                raise AssertionError(f"{len(cache) - kept} results were made again under other keys\n\n{self.source()}")
+        self._same_trees(expected.tree(), found.tree())
+
+    def _outcome(self, pipeline: Any, *, use_async: bool = False) -> Any:
         try:
-            actual = self.run(self.build(backend, backends), use_async=use_async)
+            return self.run(pipeline, use_async=use_async)
         except Exception as error:
             # Python lets no coroutine raise a StopIteration: it comes as the cause of a RuntimeError.
-            actual = error.__cause__ if use_async and isinstance(error.__cause__, StopIteration) else error
+            return error.__cause__ if use_async and isinstance(error.__cause__, StopIteration) else error
+
+    def _compare(self, actual: Any, when: str, *, any_order: bool) -> None:
         try:
-            compare(expected, actual, any_order=any_order)
+            compare(self.expected(), actual, any_order=any_order)
         except AssertionError as difference:
             cause = actual if isinstance(actual, Exception) else None
-            raise AssertionError(f"{difference}\n\n{self.source()}") from cause
+            raise AssertionError(f"{when}{difference}\n\n{self.source()}") from cause
+
+    def _same_trees(self, expected: Branch | None, actual: Branch | None) -> None:
+        if expected != actual:
+            shown = f"expected the events\n{pformat(expected)}\ngot\n{pformat(actual)}"
+            raise AssertionError(f"{shown}\n\n{self.source()}")
 
     def source(self) -> str:
         """The case as a program: running it makes the call and prints what came back."""

@@ -52,11 +52,11 @@ def seeds(default: int) -> range:
     return range(first, first + int(os.environ.get("HYPERNODES_SEEDS", str(default))))
 
 
-def check_random_cases(count: int, backend: Any = None, **options: Any) -> None:
-    """Check `count` random cases (see `seeds`) as `Case.check` does; a failing one names its seed."""
+def check_random_cases(count: int, backend: Any = None, what: str = "check", **options: Any) -> None:
+    """Check `count` random cases (see `seeds`) by a method of `Case`; a failing one names its seed."""
     for seed in seeds(count):
         try:
-            draw_case(random.Random(seed).randint).check(backend, **options)
+            getattr(draw_case(random.Random(seed).randint), what)(backend, **options)
         except AssertionError as error:
             error.add_note(f"this was draw_case(random.Random({seed}).randint)")
             raise
