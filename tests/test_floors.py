@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("_worker", "_cache", "_signing", "_entry", "_files", "_late", "_limits"),
     ),
     (
-        *("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard", "_digest", "_digest_kinds"),
+        *("_node", "_nest", "_types", "_graph", "_plan", "_compile", "_modes", "_guard", "_digest", "_digest_kinds"),
         *("_digest_arrays", "_digest_arrow", "_origin", "_held", "_bytecode", "_library", "_class_parts"),
         *("_code", "_tally", "_progress_lines", "_logging", "_clock", "_typetext"),
     ),

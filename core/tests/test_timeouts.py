@@ -24,8 +24,9 @@ from hypernodes import (
     node,
 )
 from hypernodes._blueprint import blueprint_of
+from hypernodes._compile import compile_plan
 from hypernodes._nest import NestedPipeline
-from hypernodes._plan import MapStep, Plan, Step, compile_plan
+from hypernodes._plan import MapStep, Plan, Step
 from hypernodes._task import Stage, run_step
 from hypernodes.testing import SubprocessBackend, compare, draw_case
 from hypernodes.testing._promises import seeds

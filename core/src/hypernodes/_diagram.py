@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from hypernodes._backend import label
+from hypernodes._compile import Planned
 from hypernodes._errors import GraphError
 from hypernodes._local import LocalBackend
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
-from hypernodes._plan import Planned
 from hypernodes._typetext import input_text, listed, output_text
 
 __all__ = ["Diagram", "DiagramCluster", "DiagramEdge", "DiagramNode", "diagram_of"]

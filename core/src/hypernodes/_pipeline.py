@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from hypernodes._backend import Backend
 from hypernodes._cache import Cache
-from hypernodes._cache_address import open_cache
+from hypernodes._cache_address import checked_cache
 from hypernodes._calls import Columns, Wanted, check_items, merged, wanted
+from hypernodes._compile import compile_plan
 from hypernodes._errors import GraphError, NodeDefinitionError, PluginError, did_you_mean, quoted
 from hypernodes._events import Callback, Listener
 from hypernodes._graph import Graph
@@ -21,7 +22,6 @@ from hypernodes._local import LocalBackend
 from hypernodes._map_call import MapCall
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
-from hypernodes._plan import compile_plan
 from hypernodes._prepared import Prepared
 from hypernodes._settings import INHERIT, Inherit, checked_callbacks
 from hypernodes._types import check_types as _check
@@ -81,7 +81,7 @@ class Pipeline:
         if backend is not None and not isinstance(backend, Backend):
             raise NodeDefinitionError(_not_a_backend(name, backend))
         self._name, self._backend = name, backend
-        self._cache = _checked_cache(name, cache)
+        self._cache = checked_cache(name, cache)
         owner = f"pipeline '{name}'"
         self._timeout = None if timeout is None else check_seconds(owner, "timeout", timeout)
         self._retries = None if retries is None else check_count(owner, "retries", retries)
@@ -545,22 +545,6 @@ def _as_node(name: str, node: object) -> GraphNode:
     raise NodeDefinitionError(
         f"pipeline '{name}': {node!r} among its nodes is no node; decorate a function with @node, or nest a Pipeline"
     )
-
-
-def _checked_cache(name: str, cache: object) -> Any:
-    """The cache itself, where its address needs no plugin: a folder is the one that it is now."""
-    if cache is None or cache is INHERIT or isinstance(cache, Cache):
-        return cache
-    if isinstance(cache, type) and issubclass(cache, Cache):
-        raise NodeDefinitionError(
-            f"pipeline '{name}': cache={cache.__name__} is a class; call it: {cache.__name__}(...)"
-        )
-    if not isinstance(cache, str | PathLike):
-        raise NodeDefinitionError(
-            f"pipeline '{name}': cache={cache!r} is no cache; give one, such as DiskCache('.cache'), the path of a "
-            "folder, or None to switch caching off"
-        )
-    return cache if isinstance(cache, str) and "://" in cache else open_cache(cache)
 
 
 def _display() -> Callback:
