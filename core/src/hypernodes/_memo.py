@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from hashlib import sha256
+from operator import is_
 from time import time
 from typing import Any, NamedTuple
 
@@ -63,6 +64,8 @@ class Memo:
         self.plan, self.cut, self.inner = plan, cut, inner
         self.steps = plan.steps
         self.caches = caches_of(plan, caches)
+        self.kept = [None if cache is None else step for step, cache in zip(plan.steps, self.caches, strict=True)]
+        self.own = frozenset([slot for _, slot in plan.inputs])
         self.maker = {slot: at for at, step in enumerate(plan.steps) for slot in step.writes}
         self.inputs = tuple(slot for _, slot in plan.inputs)
         self.wanted = tuple(slot for _, slot in plan.outputs)
@@ -104,15 +107,14 @@ class Memo:
         `steady` names the inputs whose value, where it is the same object as in the row before, has not been changed
         since; None means all of them. Calls of several threads may go on at once.
         """
-        codes = [
-            None if cache is None else self._code(step) for step, cache in zip(self.steps, self.caches, strict=True)
-        ]
-        self.prefixes = [
-            None if code is None else b"hypernodes 1" + code.digest + _counted(step)
-            for code, step in zip(codes, self.steps, strict=True)
-        ]
-        self.codes = codes
-        own = frozenset([slot for name, slot in self.plan.inputs if steady is None or name in steady])
+        codes = [None if step is None else self._code(step) for step in self.kept]
+        if len(codes) != len(self.codes) or not all(map(is_, codes, self.codes)):
+            self.prefixes = [
+                None if code is None else b"hypernodes 1" + code.digest + _counted(step)
+                for code, step in zip(codes, self.steps, strict=True)
+            ]
+            self.codes = codes
+        own = self.own if steady is None else frozenset([slot for name, slot in self.plan.inputs if name in steady])
         with self.lock:
             self.steady = own & self.steady if self.calls else own
             self.calls += 1
