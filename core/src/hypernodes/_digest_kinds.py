@@ -6,6 +6,7 @@ Types are known by name and found among the modules that are loaded already: not
 from __future__ import annotations
 
 import sys
+import threading
 import types
 from collections.abc import Callable
 from typing import Any
@@ -34,9 +35,15 @@ _found: WeakKeyDictionary[type, Opener | None] = WeakKeyDictionary()
 _NO = object()
 
 
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
+"""One that code takes says when it runs, not what it gives; handed to it as an input, it has no key."""
+
+
 def opened(value: Any, follow: Follow | None) -> bytes | Opened:
     """`value` taken apart, or its bytes. `follow` tells code met on the way. Raises `Refusal`."""
     kind = type(value)
+    if follow is not None and kind in _LOCKS:
+        return Opened(b"lock", (kind.__name__,))
     opener: Any = _found.get(kind, _NO)
     if opener is _NO:
         opener = _found[kind] = _opener(kind)
