@@ -81,6 +81,8 @@ def _opener(kind: type) -> Opener | None:
         found = opener_of(kind)
         if found is not None:
             return found
+    if library == "pytz":
+        return _pytz
     if kind.__module__ == "dataclasses" or library == "hypernodes":
         return None  # sentinels such as MISSING; nodes
     if library == "typing" and kind.__name__.startswith("_"):
@@ -305,6 +307,10 @@ def _reduced(value: Any) -> Opened:
 
 def _namedtuple_field(value: Any) -> Opened:
     return Opened(b"field", value.__reduce__()[1][:1])
+
+
+def _pytz(value: Any) -> Opened:
+    return Opened(b"pytz", value.__reduce__()[1])  # the zone's name and offsets, which is how pytz pickles it
 
 
 def _logger(value: Any) -> Opened:
