@@ -16,14 +16,15 @@ import pytest
 
 from hypernodes import Failure, LocalBackend, Pipeline, WorkerLostError, failure_of, node
 from hypernodes.testing._compare import compare
+from hypernodes.testing._context_contract import ContextContract
 from hypernodes.testing._leaks import LeakWatch
-from hypernodes.testing._promises import Promises, check_random_cases
+from hypernodes.testing._promises import check_random_cases
 from hypernodes.testing._zoo import ORDINARY, Coded, Held, Refused, Suffix, check, double, same, unowned_function
 
 __all__ = ["EngineContract"]
 
 
-class EngineContract(Promises):
+class EngineContract(ContextContract):
     """Promises of an engine on `LocalBackend`. The fixture `engine` gives its name or an instance.
 
     `can_kill_workers` says that nodes run in processes of their own, so that one may die. `draw_ahead` is the most
@@ -31,7 +32,6 @@ class EngineContract(Promises):
     item holds a megabyte.
     """
 
-    can_kill_workers: ClassVar[bool] = False
     draw_ahead: ClassVar[int] = 20_000
     draw_ahead_of_megabytes: ClassVar[int] = 500
 
