@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ import pytest
 from hypernodes import (
     Failure,
     LocalBackend,
+    MemoryCache,
     Pipeline,
     PipelineTimeoutError,
     WorkerLostError,
@@ -25,8 +27,10 @@ from hypernodes import (
     node,
 )
 from hypernodes.testing._compare import compare
+from hypernodes.testing._context_contract import ContextContract, draw, rows
+from hypernodes.testing._event_tree import EventLog
 from hypernodes.testing._leaks import LeakWatch
-from hypernodes.testing._promises import Promises, check_random_cases
+from hypernodes.testing._promises import check_random_cases
 from hypernodes.testing._zoo import (
     ORDINARY,
     Coded,
@@ -52,7 +56,7 @@ def nested(*nodes: Any, backend: Any, name: str = "far") -> Pipeline:
     )
 
 
-class BackendContract(Promises):
+class BackendContract(ContextContract):
     """Promises of a backend. The fixture `backend` gives an instance; it may be shared by many tests.
 
     `is_remote` says that nodes run in another process than the caller's. `can_kill_workers` says that one of those
@@ -61,8 +65,11 @@ class BackendContract(Promises):
     """
 
     is_remote: ClassVar[bool] = True
-    can_kill_workers: ClassVar[bool] = False
     draw_ahead: ClassVar[int] = 20_000
+
+    def placed(self, nodes: Sequence[Any], backend: Any, **options: Any) -> Pipeline:
+        inner = Pipeline(nodes=list(nodes), name="far", backend=backend)
+        return Pipeline(nodes=[inner], name="main", backend=LocalBackend(), **options)
 
     # values -----------------------------------------------------------------------------------------------------
 
@@ -224,6 +231,17 @@ class BackendContract(Promises):
         assert [next(stream) for _ in range(10)] == list(range(10))
         stream.close()
         assert len(drawn) < self.draw_ahead
+
+    def test_place_whose_results_are_all_kept_is_not_opened(self, backend: Any) -> None:
+        log = EventLog()
+        pipeline = self.placed([draw], backend, cache=MemoryCache(), callbacks=[log])
+        cold = pipeline.map(rows(3))
+        for warm in (lambda: pipeline.map(rows(3)), lambda: [pipeline.run(x=x) for x in range(3)]):
+            backend.close()
+            assert warm() == cold
+            (place,) = {place for _, place in log.run.steps} if log.run else {""}
+            opened = [event for event in log.events if event.kind == "place" and event.place == place]
+            assert not self.is_remote or not opened
 
     def test_one_backend_serves_two_threads_at_once(self, backend: Any) -> None:
         pipeline, found = nested(double, backend=backend), dict[int, Any]()

@@ -25,8 +25,9 @@ from hypernodes import (
     node,
 )
 from hypernodes.testing._compare import compare
+from hypernodes.testing._context_contract import ContextContract
 from hypernodes.testing._leaks import LeakWatch
-from hypernodes.testing._promises import Promises, check_random_cases
+from hypernodes.testing._promises import check_random_cases
 from hypernodes.testing._zoo import (
     ORDINARY,
     Coded,
@@ -44,7 +45,7 @@ from hypernodes.testing._zoo import (
 __all__ = ["EngineContract"]
 
 
-class EngineContract(Promises):
+class EngineContract(ContextContract):
     """Promises of an engine on `LocalBackend`. The fixture `engine` gives its name or an instance.
 
     `can_kill_workers` says that nodes run in processes of their own, so that one may die. `draw_ahead` is the most
@@ -52,7 +53,6 @@ class EngineContract(Promises):
     item holds a megabyte.
     """
 
-    can_kill_workers: ClassVar[bool] = False
     draw_ahead: ClassVar[int] = 20_000
     draw_ahead_of_megabytes: ClassVar[int] = 500
 
