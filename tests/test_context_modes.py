@@ -17,20 +17,30 @@ MODES = ("sequential", "async", "parallel")
 PAIRS = list(itertools.product(MODES, MODES))
 
 
+@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+def in_modes(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
+    nodes, items = request.param
+    with LocalBackend(node_execution=nodes, map_execution=items, max_workers=2) as backend:
+        yield backend
+
+
+@pytest.fixture(scope="module", params=[pair for pair in PAIRS if "parallel" in pair], ids="-".join)
+def on_threads(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
+    nodes, items = request.param
+    with LocalBackend(engine="threaded", node_execution=nodes, map_execution=items, max_workers=2) as backend:
+        yield backend
+
+
 class TestPairOfModes(ContextContract):
-    @pytest.fixture(scope="class", params=PAIRS, ids="-".join)
-    def backend(self, request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
-        nodes, items = request.param
-        with LocalBackend(node_execution=nodes, map_execution=items, max_workers=2) as backend:
-            yield backend
+    @pytest.fixture
+    def backend(self, in_modes: LocalBackend) -> LocalBackend:
+        return in_modes
 
 
 class TestPairOfModesOnThreads(ContextContract):
-    @pytest.fixture(scope="class", params=[pair for pair in PAIRS if "parallel" in pair], ids="-".join)
-    def backend(self, request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
-        nodes, items = request.param
-        with LocalBackend(engine="threaded", node_execution=nodes, map_execution=items, max_workers=2) as backend:
-            yield backend
+    @pytest.fixture
+    def backend(self, on_threads: LocalBackend) -> LocalBackend:
+        return on_threads
 
 
 @pytest.mark.parametrize("what", ["check_events", "check_cached"])
