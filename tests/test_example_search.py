@@ -180,3 +180,22 @@ def test_words_meet_under_their_stems(example: SimpleNamespace, text: str, terms
 
 def test_query_joins_neighbours(example: SimpleNamespace) -> None:
     assert example.text.query_terms("deep copy, deep copy") == ["deep", "copy", "deepcopy", "copydeep"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["local", "local:multiprocess"])
+def test_second_search_finds_everything_in_the_cache(example: SimpleNamespace, tmp_path: Path, backend: str) -> None:
+    modules = example.search.module_names(*SLICE)
+    options = {"backend": example.search.backend_of("local"), "modules": modules, "cache": str(tmp_path / "cache")}
+    first = example.search.answer("parse dates", **options)
+    ran: list[str] = []
+    again = example.search.answer("parse dates", **{**options, "backend": example.search.backend_of(backend)})
+    assert again.hits == first.hits
+    with example.search.backend_of(backend) as place:
+        watched = example.search.search.with_options(
+            backend=place,
+            cache=options["cache"],
+            callbacks=[lambda event: ran.append(event.name) if event.kind == "node" and event.status == "ok" else None],
+        )
+        assert watched.run(modules=modules, query="parse dates", top=5, output_name="hits") == first.hits
+    assert ran == ["make_index", "rank"]  # here the whole is one pipeline: its lists have other keys than when given

@@ -19,23 +19,23 @@ SOURCE = Path(__file__).resolve().parent.parent / "core" / "src" / "hypernodes"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
-        *("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_version"),
-        *("_worker", "_cache", "_signing", "_entry", "_files", "_late"),
+        *("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_whole", "_version"),
+        *("_worker", "_cache", "_signing", "_entry", "_files", "_late", "_limits"),
     ),
     (
-        *("_node", "_nest", "_types", "_graph", "_plan", "_modes", "_guard", "_digest", "_digest_kinds"),
-        *("_digest_arrays", "_digest_arrow", "_origin", "_held", "_bytecode", "_library", "_class_parts", "_code"),
-        *("_tally", "_progress_lines", "_logging"),
+        *("_node", "_nest", "_types", "_graph", "_plan", "_compile", "_modes", "_guard", "_digest", "_digest_kinds"),
+        *("_digest_arrays", "_digest_arrow", "_origin", "_held", "_bytecode", "_library", "_class_parts"),
+        *("_code", "_tally", "_progress_lines", "_logging", "_clock", "_typetext"),
     ),
     (
         *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers", "_record", "_program"),
         *("_task", "_blueprint", "_ledger", "_loops", "_calls", "_bridge", "_diagnose", "_pickling"),
-        *("_bytes_cache", "_disk", "_memory", "_cache_address"),
+        *("_bytes_cache", "_disk", "_memory", "_cache_address", "_replay", "_picture"),
     ),
-    ("_memo", "_engine", "_backend", "_places"),
+    ("_memo", "_engine", "_backend", "_places", "_hops"),
     (
         *("_wire", "_schedule", "_drive", "_overlap", "_threads", "_executor", "_engines", "_local", "_far"),
-        *("_inline", "_arows"),
+        *("_inline", "_arows", "_diagram"),
     ),
     ("_hub", "_watch"),
     ("_pipeline", "_map_call", "_prepared", "_explain", "_why"),

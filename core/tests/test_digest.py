@@ -624,7 +624,7 @@ def test_pandas_is_told_by_types_names_index_order_and_content() -> None:
         *(pd.DataFrame(base), pd.DataFrame({"b": ["x", None], "a": [1, 2]}), pd.DataFrame(base, index=[1, 2])),
         *(pd.DataFrame(base).astype({"a": "int32"}), pd.DataFrame(base).astype({"a": "Int64"}), pd.Series([1, 2])),
         *(
-            pd.DataFrame(base).astype({"b": object}),
+            pd.DataFrame(base).astype({"b": "string"}),
             pd.DataFrame(base).astype({"b": "category"}),
             pd.Series([1, 2], name="a"),
         ),

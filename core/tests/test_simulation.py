@@ -19,6 +19,7 @@ import pytest
 
 from hypernodes import Pipeline
 from hypernodes._blueprint import Blueprint, cut
+from hypernodes._compile import compile_plan
 from hypernodes._errors import GraphError, UnsendableError, WorkerLostError
 from hypernodes._executor import blueprint_of
 from hypernodes._failure import Failure
@@ -26,7 +27,7 @@ from hypernodes._ledger import Dispatch, Ledger
 from hypernodes._local import LocalBackend
 from hypernodes._node import Node
 from hypernodes._pace import Pace
-from hypernodes._plan import MapStep, Plan, Step, compile_plan
+from hypernodes._plan import MapStep, Plan, Step
 from hypernodes._program import columns_of, map_rows, with_index
 from hypernodes._schedule import Scheduler, common_path
 from hypernodes._task import Reply, Stage, Task

@@ -168,7 +168,7 @@ def test_50_levels_of_maps_run_on_a_place_that_receives_bytes() -> None:
 
 
 def stage_of(pipeline: Pipeline, **inputs: Any) -> Stage:
-    from hypernodes._plan import compile_plan
+    from hypernodes._compile import compile_plan
 
     plan = compile_plan(pipeline, list(inputs), pipeline.output_names[-1:], LocalBackend())
     return Stage(pipeline.name, plan.steps, plan.inputs, plan.outputs)

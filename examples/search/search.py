@@ -60,21 +60,27 @@ def answer(
     backend: Backend,
     modules: Sequence[str],
     top: int = 5,
+    cache: str | None = None,
     progress: Callable[[int, int], None] = lambda read, documents: None,
 ) -> Answer:
-    """Read the modules and answer the query. `progress` is told how many modules are read and documents found."""
+    """Read the modules and answer the query. `progress` is told how many modules are read and documents found.
+
+    With a folder as `cache` what was read and indexed once is not read again.
+    """
     begun = time.perf_counter()
     shelves: dict[str, list[Any]] = {part: [] for part in PARTS}
     documents = 0
     with backend:
-        results = module.with_backend(backend).map_iter(({"module": one} for one in modules), output_nodes=PARTS)
+        reading = module.with_options(backend=backend, cache=cache)
+        results = reading.map_iter(({"module": one} for one in modules), output_nodes=PARTS)
         for read, found in enumerate(results, start=1):
             for part in PARTS:
                 shelves[part].append(found[part])
             documents += len(found["names"])
             progress(read, documents)
         # `search` would read all modules itself; what is already there is given to it, and only the rest runs.
-        hits = search.with_backend(backend).run(shelves, query=query, top=top, output_name="hits")
+        answering = search.with_options(backend=backend, cache=cache)
+        hits = answering.run(shelves, query=query, top=top, output_name="hits")
     return Answer(hits, len(modules), documents, time.perf_counter() - begun)
 
 
@@ -102,6 +108,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("query", nargs="+", help="what to look for, in plain words")
     parser.add_argument("--backend", default="local", help="local, local:threaded, local:multiprocess, subprocess, ...")
     parser.add_argument("--top", type=positive, default=5, metavar="N", help="how many results (default: 5)")
+    parser.add_argument("--cache", metavar="FOLDER", help="keep what was read here, for the next search")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="MODULE", help="read these modules and those below them"
     )
@@ -125,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--backend {chosen.backend}: {error}")
     line = ProgressLine(len(modules))
     try:
-        found = answer(query, backend=backend, modules=modules, top=chosen.top, progress=line.show)
+        found = answer(query, backend=backend, modules=modules, top=chosen.top, cache=chosen.cache, progress=line.show)
     except KeyboardInterrupt:
         line.clear()
         print("stopped", file=sys.stderr)

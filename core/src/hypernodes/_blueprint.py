@@ -15,16 +15,18 @@ class Unit:
     """One node of a blueprint's graph: a `stage` to send out, or a `fan` with a blueprint for its rows.
 
     `reads` and `writes` are slots; `first` is the index of its earliest step, by which failures are ranked;
-    `readers` are the units that wait for it, `waits` how many it waits for.
+    `readers` are the units that wait for it, `waits` how many it waits for. It comes `after` slots that it does not
+    read, too: those that a clock waits for.
     """
 
-    __slots__ = ("fan", "first", "inner", "readers", "reads", "stage", "waits", "writes")
+    __slots__ = ("after", "fan", "first", "inner", "readers", "reads", "stage", "waits", "writes")
 
     def __init__(
         self, reads: Sequence[int], writes: Sequence[int], first: int, stage: Stage | None, fan: MapStep | None
     ) -> None:
         self.reads, self.writes, self.first = tuple(reads), tuple(writes), first
         self.stage, self.fan = stage, fan
+        self.after: tuple[int, ...] = ()
         self.inner: Blueprint | None = None
         self.readers: list[int] = []
         self.waits = 0
@@ -53,7 +55,7 @@ class Blueprint:
         self.single = units[0].stage if len(units) == 1 else None
         maker = {slot: at for at, unit in enumerate(units) for slot in unit.writes}
         for at, unit in enumerate(units):
-            sources = {maker[slot] for slot in unit.reads if slot in maker}
+            sources = {maker[slot] for slot in (*unit.reads, *unit.after) if slot in maker}
             if in_order and at:
                 sources.add(at - 1)
             unit.waits = len(sources)
@@ -135,14 +137,26 @@ def cut(
                 spare=loose,
             )
             unit = Unit(reads, writes, members[0], stage, None)
+            unit.after = _after(steps, members)
         units.append(unit)
     return Blueprint(units, [slot for _, slot in inputs], wanted, in_order=in_order)
 
 
+def _after(steps: Sequence[Step | MapStep], members: list[int]) -> tuple[int, ...]:
+    """The slots that a group's clocks wait for, and that other groups make."""
+    waited = [slot for at in members if isinstance(step := steps[at], Step) for slot in step.after]
+    inside = {slot for at in members for slot in steps[at].writes} if waited else ()
+    return tuple(slot for slot in waited if slot not in inside)
+
+
 def _chains(steps: Sequence[Step | MapStep], key: Callable[[Step | MapStep], Hashable | None]) -> list[list[int]]:
-    """Each step alone, except that a step read by exactly one other, which reads nothing else, is one with it."""
+    """Each step alone, except that a step read by exactly one other, which reads nothing else, is one with it.
+
+    That both read one clock does not count. A clock that only one chain reads is part of it.
+    """
     maker = {slot: at for at, step in enumerate(steps) for slot in step.writes}
-    sources = [{maker[slot] for slot in step.sources if slot in maker} for step in steps]
+    clocks = {slot for step in steps if isinstance(step, Step) and step.is_clock for slot in step.writes}
+    sources = [{maker[slot] for slot in step.sources if slot in maker and slot not in clocks} for step in steps]
     readers = [0] * len(steps)
     for found in sources:
         for source in found:
@@ -153,13 +167,29 @@ def _chains(steps: Sequence[Step | MapStep], key: Callable[[Step | MapStep], Has
         if len(sources[at]) == 1 and key(step) is not None:
             (source,) = sources[at]
             chain = chain_of[source]
-            if readers[source] == 1 and chain[-1] == source and key(steps[source]) == key(step):
+            alike = key(steps[source]) == key(step) and steps[source].clock == step.clock
+            if readers[source] == 1 and chain[-1] == source and alike:
                 chain.append(at)
                 chain_of[at] = chain
                 continue
         chain_of[at] = [at]
         chains.append(chain_of[at])
-    return chains
+    return _with_clocks(steps, chains, key) if clocks else chains
+
+
+def _with_clocks(
+    steps: Sequence[Step | MapStep], chains: list[list[int]], key: Callable[[Step | MapStep], Hashable | None]
+) -> list[list[int]]:
+    """The chains, each with the clocks that only it reads: what would start a clock alone need not."""
+    for clock in reversed(range(len(steps))):
+        step = steps[clock]
+        if not (isinstance(step, Step) and step.is_clock):
+            continue
+        under = [chain for chain in chains if any(steps[at].clock in step.writes for at in chain)]
+        if len(under) == 1 and key(steps[under[0][0]]) == key(step):
+            chains.remove([clock])
+            under[0].insert(0, clock)
+    return sorted(chains)
 
 
 def _border(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 from hypernodes._cache import Cache
-from hypernodes._errors import CacheError, a_kind, without_secrets
+from hypernodes._errors import CacheError, NodeDefinitionError, a_kind, without_secrets
+from hypernodes._settings import INHERIT
 from hypernodes._signing import VARIABLE
 
-__all__ = ["open_cache"]
+__all__ = ["checked_cache", "open_cache"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://")
 
@@ -55,3 +57,19 @@ def _from_plugin(url: str, scheme: str) -> Cache:
     if not isinstance(found, Cache):
         raise CacheError(f"a plugin opened '{without_secrets(url)}' as {a_kind(found)}, which is no hypernodes.Cache")
     return found
+
+
+def checked_cache(name: str, cache: object) -> Any:
+    """The cache itself, where its address needs no plugin: a folder is the one that it is now."""
+    if cache is None or cache is INHERIT or isinstance(cache, Cache):
+        return cache
+    if isinstance(cache, type) and issubclass(cache, Cache):
+        raise NodeDefinitionError(
+            f"pipeline '{name}': cache={cache.__name__} is a class; call it: {cache.__name__}(...)"
+        )
+    if not isinstance(cache, str | os.PathLike):
+        raise NodeDefinitionError(
+            f"pipeline '{name}': cache={cache!r} is no cache; give one, such as DiskCache('.cache'), the path of a "
+            "folder, or None to switch caching off"
+        )
+    return cache if isinstance(cache, str) and "://" in cache else open_cache(cache)

@@ -6,6 +6,7 @@ Types are known by name and found among the modules that are loaded already: not
 from __future__ import annotations
 
 import sys
+import threading
 import types
 from collections.abc import Callable
 from typing import Any
@@ -34,9 +35,15 @@ _found: WeakKeyDictionary[type, Opener | None] = WeakKeyDictionary()
 _NO = object()
 
 
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
+"""One that code takes says when it runs, not what it gives; handed to it as an input, it has no key."""
+
+
 def opened(value: Any, follow: Follow | None) -> bytes | Opened:
     """`value` taken apart, or its bytes. `follow` tells code met on the way. Raises `Refusal`."""
     kind = type(value)
+    if follow is not None and kind in _LOCKS:
+        return Opened(b"lock", (kind.__name__,))
     opener: Any = _found.get(kind, _NO)
     if opener is _NO:
         opener = _found[kind] = _opener(kind)
@@ -74,6 +81,8 @@ def _opener(kind: type) -> Opener | None:
         found = opener_of(kind)
         if found is not None:
             return found
+    if library == "pytz":
+        return _pytz
     if kind.__module__ == "dataclasses" or library == "hypernodes":
         return None  # sentinels such as MISSING; nodes
     if library == "typing" and kind.__name__.startswith("_"):
@@ -298,6 +307,10 @@ def _reduced(value: Any) -> Opened:
 
 def _namedtuple_field(value: Any) -> Opened:
     return Opened(b"field", value.__reduce__()[1][:1])
+
+
+def _pytz(value: Any) -> Opened:
+    return Opened(b"pytz", value.__reduce__()[1])  # the zone's name and offsets, which is how pytz pickles it
 
 
 def _logger(value: Any) -> Opened:

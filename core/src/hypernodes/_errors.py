@@ -16,6 +16,7 @@ HypernodesError
 ├── IncompatibleEngineError (ValueError)   an engine, a mode and a backend that do not fit
 ├── OutputCountError (ValueError)    a node returned another number of values than it declares
 ├── NodeTimeoutError (TimeoutError)  a node ran longer than its `timeout`
+├── PipelineTimeoutError (TimeoutError)  a run of a pipeline took longer than the pipeline's `timeout`
 ├── PlaceError                       the place, not the user's code, failed
 │   ├── WorkerLostError
 │   ├── UnsendableError (TypeError)
@@ -46,6 +47,7 @@ __all__ = [
     "NodeDefinitionError",
     "NodeTimeoutError",
     "OutputCountError",
+    "PipelineTimeoutError",
     "PlaceError",
     "PluginError",
     "PluginLoadError",
@@ -123,6 +125,10 @@ class OutputCountError(HypernodesError, ValueError):
 
 class NodeTimeoutError(HypernodesError, TimeoutError):
     """A node ran longer than its `timeout`, in seconds."""
+
+
+class PipelineTimeoutError(HypernodesError, TimeoutError):
+    """A run of a pipeline, or of one item of its map, took longer than the pipeline's `timeout`, in seconds."""
 
 
 class PlaceError(HypernodesError):

@@ -8,20 +8,24 @@ from typing import Any
 
 from hypernodes._backend import Backend, engine_of, engine_spec_of, label
 from hypernodes._local import LocalBackend
-from hypernodes._plan import SPAN, MapStep, Plan, Step
+from hypernodes._plan import HIDDEN, MapStep, Plan, Step
 
 __all__ = ["Explanation", "Placement", "explain"]
 
-_COLUMNS = ("node", "runs on", "chosen by", "reads", "makes", "cache", "callbacks")
+_COLUMNS = ("node", "runs on", "chosen by", "reads", "makes", "timeout", "retries", "cache", "callbacks")
 _ALWAYS = 5
+"""Columns that are shown even where nothing stands in them."""
 
 
 @dataclass(frozen=True)
 class Placement:
     """One node of the plan: its path, its backend with engine and modes, and which pipeline chose the backend.
 
-    `chosen_by` is `""` where no pipeline named a backend. `mapped` counts the maps that the node is under. `cache` is
-    what keeps its results, `""` where nothing does, and `callbacks` who hears of it; each with the pipeline that chose.
+    `chosen_by` is `""` where no pipeline named a backend. `mapped` counts the maps that the node is under. `timeout` is
+    the shortest timeout, in seconds, of the pipelines around it, with the pipeline that chose it; `node_timeout` the
+    node's own. `retries` is how often it is tried again, by the choice of `retries_chosen_by`: a pipeline, or itself.
+    `cache` is what keeps its results, `""` where nothing does, and `callbacks` who hears of it; each with the pipeline
+    that chose it.
     """
 
     path: tuple[str, ...]
@@ -39,6 +43,11 @@ class Placement:
     cache_chosen_by: str = ""
     callbacks: tuple[str, ...] = ()
     callbacks_chosen_by: str = ""
+    timeout: float | None = None
+    timeout_chosen_by: str = ""
+    node_timeout: float | None = None
+    retries: int = 0
+    retries_chosen_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ def explain(plan: Plan) -> Explanation:
     nodes = tuple(_placed(plan))
     return Explanation(
         pipeline=plan.path[0],
-        inputs=tuple(name for name, _ in plan.inputs if name != SPAN),
+        inputs=tuple(name for name, _ in plan.inputs if name not in HIDDEN),
         outputs=tuple(name for name, _ in plan.outputs),
         nodes=nodes,
         crossings=_crossings(plan, plan.places, _HOME),
@@ -103,6 +112,8 @@ def _placed(plan: Plan) -> Iterator[Placement]:
         if isinstance(step, MapStep):
             todo += [(inner, mapped + 1) for inner in reversed(step.inner.steps)]
             continue
+        if step.is_clock:
+            continue
         backend, setting = plan.places[step.place], plan.settings[step.setting]
         kept = setting.cache is not None and step.node.cache
         yield Placement(
@@ -113,10 +124,15 @@ def _placed(plan: Plan) -> Iterator[Placement]:
             chosen_by=setting.place_origin,
             node_execution=backend.node_execution,
             map_execution=backend.map_execution,
-            inputs=tuple(name for name, _ in step.reads if name != SPAN),
+            inputs=tuple(name for name, _ in step.inputs),
             outputs=step.node.outputs,
             mapped=mapped,
             unsendable=_unsendable(step, backend),
+            timeout=setting.timeout,
+            timeout_chosen_by=setting.timeout_origin,
+            node_timeout=step.node.timeout,
+            retries=step.retry.times if step.retry else 0,
+            retries_chosen_by=setting.retries_origin if step.node.retries is None else step.node.name,
             cache=_named(setting.cache) if kept else "",
             cache_chosen_by=setting.cache_origin if kept else "",
             callbacks=tuple(_named(callback) for callback in setting.callbacks),
@@ -135,13 +151,15 @@ _HOME = -1
 
 def _crossings(plan: Plan, places: tuple[Any, ...], home: int) -> int:
     """Values that enter a step from elsewhere, and wanted ones that must come home; counted once for each place."""
-    made_at = {slot: home for _, slot in plan.inputs}
+    made_at = {slot: home for name, slot in plan.inputs if name not in HIDDEN}
     crossed: set[tuple[int, int]] = set()
     inner = 0
     for step in plan.steps:
         at = step.inner.steps[0].place if isinstance(step, MapStep) and step.inner.steps else step.place
         place = _HOME if isinstance(places[at], LocalBackend) else at
-        crossed.update((slot, place) for slot in step.sources if made_at[slot] != place)
+        if isinstance(step, Step) and step.is_clock:
+            continue
+        crossed.update((slot, place) for slot in step.sources if made_at.get(slot, place) != place)
         made_at.update(dict.fromkeys(step.writes, place))
         if isinstance(step, MapStep) and step.crosses:
             inner += _crossings(step.inner, places, place)
@@ -185,6 +203,14 @@ def _row(node: Placement) -> tuple[str, ...]:
         node.chosen_by or "default",
         ", ".join(node.inputs),
         ", ".join(node.outputs),
+        _bounds(node),
+        f"{node.retries} ({node.retries_chosen_by})" if node.retries else "",
         f"{node.cache} ({node.cache_chosen_by})" if node.cache else "",
         f"{', '.join(node.callbacks)} ({node.callbacks_chosen_by})" if node.callbacks else "",
     )
+
+
+def _bounds(node: Placement) -> str:
+    own = [] if node.node_timeout is None else [f"{node.node_timeout:g} s"]
+    around = [] if node.timeout is None else [f"{node.timeout:g} s ({node.timeout_chosen_by})"]
+    return ", ".join(own + around)

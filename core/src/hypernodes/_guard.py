@@ -1,4 +1,4 @@
-"""A node's call with its `retries` and its `timeout` around it."""
+"""A step's call with its retries, its node's timeout and its pipeline's deadline around it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,39 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hypernodes._clock import Clock, Deadline
 from hypernodes._errors import NodeTimeoutError
+from hypernodes._limits import Retry
 from hypernodes._node import Node
+from hypernodes._plan import Step
 from hypernodes._worker import as_here
 
 __all__ = ["guarded", "overran"]
 
 _overran = threading.local()
 
+Call = Callable[..., Any]
 
-def guarded(node: Node[..., Any]) -> Callable[..., Any]:
-    """The node's function, retried and timed out as the node says; the function itself where it says neither."""
+
+def guarded(step: Step) -> Call:
+    """The node's function, retried and timed out as the step says; the function itself where it says nothing.
+
+    A step with a clock takes the deadline as its first argument.
+    """
+    node, retry, limited = step.node, step.retry, step.clock is not None
+    if isinstance(node, Clock) or not (limited or retry or node.timeout):
+        return node.func
     call = node.func
-    if node.timeout is not None:
+    if limited or node.timeout is not None:
         call = _timed_async(node) if node.is_async else _timed(node)
-    if node.retries:
-        call = _retried_async(node, call) if node.is_async else _retried(node, call)
+        if not limited and retry is None:
+            return functools.partial(call, None)
+    elif retry is not None:
+        call = _without_deadline(call)
+    if retry is not None:
+        call = _retried_async(retry, call) if node.is_async else _retried(retry, call)
+        if not limited:
+            return functools.partial(call, None)
     return call
 
 
@@ -32,43 +49,76 @@ def overran() -> bool:
     return getattr(_overran, "yes", False)
 
 
-def _retried(node: Node[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(call)
-    def retried(*args: Any, **kwargs: Any) -> Any:
-        for attempt in range(node.retries):
-            try:
-                return call(*args, **kwargs)
-            except Exception:
-                if node.retry_delay:
-                    time.sleep(node.retry_delay * 2**attempt)
+def _without_deadline(call: Call) -> Call:
+    def plain(_: None, /, *args: Any, **kwargs: Any) -> Any:
         return call(*args, **kwargs)
 
+    return plain
+
+
+def _again(retry: Retry, attempt: int, deadline: Deadline | None) -> float | None:
+    """Seconds to wait before the next attempt; None where there is none, or no time left for it."""
+    if attempt >= retry.times:
+        return None
+    pause = retry.pause(attempt)
+    return None if deadline is not None and time.time() + pause >= deadline.at else pause
+
+
+def _retried(retry: Retry, call: Call) -> Call:
+    def retried(deadline: Deadline | None, /, *args: Any, **kwargs: Any) -> Any:
+        attempt = 0
+        while True:
+            try:
+                return call(deadline, *args, **kwargs)
+            except retry.on:
+                pause = _again(retry, attempt, deadline)
+                if pause is None:
+                    raise
+            if pause:
+                time.sleep(pause)
+            attempt += 1
+
     return retried
 
 
-def _retried_async(node: Node[..., Any], call: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(call)
-    async def retried(*args: Any, **kwargs: Any) -> Any:
+def _retried_async(retry: Retry, call: Call) -> Call:
+    async def retried(deadline: Deadline | None, /, *args: Any, **kwargs: Any) -> Any:
         import asyncio
 
-        for attempt in range(node.retries):
+        attempt = 0
+        while True:
             try:
-                return await call(*args, **kwargs)
-            except Exception:
-                await asyncio.sleep(node.retry_delay * 2**attempt)
-        return await call(*args, **kwargs)
+                return await call(deadline, *args, **kwargs)
+            except retry.on:
+                pause = _again(retry, attempt, deadline)
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
+            attempt += 1
 
     return retried
 
 
-def _timed(node: Node[..., Any]) -> Callable[..., Any]:
-    """Run the function in a helper thread and leave it behind when time is up: Python cannot stop a thread."""
-    func, seconds = node.func, node.timeout
+def _limit(node: Node[..., Any], deadline: Deadline | None) -> tuple[float, Deadline | None]:
+    """How many seconds a call may take now, and the deadline if that is what bounds it."""
+    own = node.timeout
+    if deadline is None:
+        assert own is not None
+        return min(own, threading.TIMEOUT_MAX), None
+    left = deadline.left(node.name)
+    if own is not None and own <= left:
+        return min(own, threading.TIMEOUT_MAX), None
+    return min(left, threading.TIMEOUT_MAX), deadline
 
-    @functools.wraps(func)
-    def timed(*args: Any, **kwargs: Any) -> Any:
+
+def _timed(node: Node[..., Any]) -> Call:
+    """Run the function in a helper thread and leave it behind when time is up: Python cannot stop a thread."""
+    func = node.func
+
+    def timed(deadline: Deadline | None, /, *args: Any, **kwargs: Any) -> Any:
         import contextvars
 
+        seconds, bound = _limit(node, deadline)
         outcome: list[Any] = []
         failed: list[BaseException] = []
         context = contextvars.copy_context()
@@ -79,6 +129,7 @@ def _timed(node: Node[..., Any]) -> Callable[..., Any]:
             except BaseException as error:
                 failed.append(error)
 
+        started = time.perf_counter()
         thread = threading.Thread(target=as_here(target), name=f"hypernodes-timeout-{node.name}", daemon=True)
         thread.start()
         thread.join(seconds)
@@ -86,30 +137,33 @@ def _timed(node: Node[..., Any]) -> Callable[..., Any]:
             raise failed[0]
         if not outcome:
             _overran.yes = True
-            raise _timeout(node)
+            raise _timeout(node, bound, started)
         return outcome[0]
 
     return timed
 
 
-def _timed_async(node: Node[..., Any]) -> Callable[..., Any]:
-    func, seconds = node.func, node.timeout
+def _timed_async(node: Node[..., Any]) -> Call:
+    func = node.func
 
-    @functools.wraps(func)
-    async def timed(*args: Any, **kwargs: Any) -> Any:
+    async def timed(deadline: Deadline | None, /, *args: Any, **kwargs: Any) -> Any:
         import asyncio
 
+        seconds, bound = _limit(node, deadline)
+        started = time.perf_counter()
         ours = asyncio.timeout(seconds)
         try:
             async with ours:
                 return await func(*args, **kwargs)
         except TimeoutError:
             if ours.expired():
-                raise _timeout(node) from None
+                raise _timeout(node, bound, started) from None
             raise
 
     return timed
 
 
-def _timeout(node: Node[..., Any]) -> NodeTimeoutError:
+def _timeout(node: Node[..., Any], bound: Deadline | None, started: float) -> Exception:
+    if bound is not None:
+        return bound.error(f"node '{node.name}' was given up after {time.perf_counter() - started:.3g} s")
     return NodeTimeoutError(f"node '{node.name}' ran longer than its timeout of {node.timeout:g} s")

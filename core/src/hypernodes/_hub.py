@@ -145,8 +145,15 @@ class Route:
         memo = self.blueprint.memo
         if memo is None:
             return None
-        with self.recalling():
+        begun: list[Memo] = []
+        try:
+            for one in self.memos:
+                one.begin()
+                begun.append(one)
             found: tuple[Any, ...] | None = memo.recalled(row)
+        finally:
+            for one in begun:
+                one.end()
         return found
 
     def forget(self, row: tuple[Any, ...]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from hypernodes._calls import Wanted
 from hypernodes._failure import Failure, raise_failure
+from hypernodes._hops import places_of
 from hypernodes._late import importing
 from hypernodes._plan import Plan
 from hypernodes._program import IrregularRow, Program, compile_program, is_async
@@ -86,10 +88,7 @@ class Inline:
                 found = [value for name, value in entry.tb_frame.f_locals.items() if name.endswith("_row")]
                 if isinstance(error, IrregularRow | KeyError) or not isinstance(found[0], Mapping):
                     return found[0]
-            located = program.locate(error)
-            if located is None:
-                raise
-            failure = located.failure(self.place).at(len(results) - start)
+            failure = self.failure(program, error).at(len(results) - start)
         raise_failure(failure)
 
     def each(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
@@ -116,7 +115,11 @@ class Inline:
         located = program.locate(error)
         if located is None:
             raise error
-        return located.failure(self.place)
+        return located.failure(self.place).through(self._places)
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, ...], str]:
+        return places_of(self.plan)
 
     def _program(self) -> Program:
         if self._call is None:

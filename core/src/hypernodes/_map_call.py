@@ -175,7 +175,7 @@ class MapCall:
         batches = prepared.batches(feed, watch, base)
         try:
             for batch in in_order(batches, feed, stop_at_failure=not self.keeps_failures) if ordered else batches:
-                yield self._shaped(batch, base, watch)
+                yield self._shaped(prepared, batch, base, watch)
         finally:
             batches.close()
 
@@ -205,7 +205,7 @@ class MapCall:
                         for batch in batches:
                             for ready in turns.ready(batch) if ordered else (batch,):
                                 count += len(ready.values)
-                                for result in self._shaped(ready, base, watch):
+                                for result in self._shaped(prepared, ready, base, watch):
                                     yield result
                 base += count
             if watch is not None:
@@ -237,7 +237,7 @@ class MapCall:
                     async for batches in found:
                         for batch in batches:
                             for ready in turns.ready(batch) if ordered else (batch,):
-                                for result in self._shaped(ready, 0, watch):
+                                for result in self._shaped(prepared, ready, 0, watch):
                                     rows.delivered()
                                     yield result
                 if watch is not None:
@@ -277,17 +277,17 @@ class MapCall:
             found = (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)
             yield prepared, found, None if ready_made else shared.keys() - set(keys)
 
-    def _shaped(self, batch: Batch, base: int, watch: Watch | None) -> list[Any]:
+    def _shaped(self, prepared: Prepared, batch: Batch, base: int, watch: Watch | None) -> list[Any]:
         """The results of a batch, each in the form that was asked for or a `Failure`."""
         if not batch.failures:
             return self.wanted.shape_all(batch.values)
         if watch is not None and not self.keeps_failures:
             at = min(batch.failures)
-            watch.failed(batch.failures[at][0].at(base + batch.first + at))
+            watch.failed(prepared.home(batch.failures[at][0]).at(base + batch.first + at))
         return [
             self.wanted.shape(outcome.values or ())
             if outcome.failure is None
-            else outcome.failure.at(base + outcome.index)
+            else prepared.home(outcome.failure).at(base + outcome.index)
             for outcome in batch.outcomes()
         ]
 

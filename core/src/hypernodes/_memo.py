@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from hashlib import sha256
+from operator import is_
 from time import time
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from hypernodes._cache import Cache, found_in, keep_in
 from hypernodes._code import Code, code_of
 from hypernodes._digest import digest_of
 from hypernodes._errors import CacheWarning, UnkeyableError
-from hypernodes._plan import SPAN, MapStep, Plan, Step
+from hypernodes._plan import HIDDEN, MapStep, Plan, Step
 from hypernodes._record import Record, deliver
 from hypernodes._task import LEFT
 
@@ -48,10 +49,12 @@ class Variant(NamedTuple):
 
 def caches_of(plan: Plan, caches: Sequence[Cache | None]) -> list[Cache | None]:
     """For each step the cache that keeps its results; `caches` has one for each setting of the whole plan."""
-    return [
-        caches[step.setting] if isinstance(step, Step) and step.node.cache else None  # a map keeps its rows, not itself
-        for step in plan.steps
-    ]
+    return [caches[step.setting] if _is_kept(step) else None for step in plan.steps]
+
+
+def _is_kept(step: Step | MapStep) -> bool:
+    """Of a mapped pipeline the rows are kept, not the lists."""
+    return isinstance(step, Step) and step.node.cache and not step.is_clock
 
 
 class Memo:
@@ -61,6 +64,8 @@ class Memo:
         self.plan, self.cut, self.inner = plan, cut, inner
         self.steps = plan.steps
         self.caches = caches_of(plan, caches)
+        self.kept = [None if cache is None else step for step, cache in zip(plan.steps, self.caches, strict=True)]
+        self.own = frozenset([slot for _, slot in plan.inputs])
         self.maker = {slot: at for at, step in enumerate(plan.steps) for slot in step.writes}
         self.inputs = tuple(slot for _, slot in plan.inputs)
         self.wanted = tuple(slot for _, slot in plan.outputs)
@@ -102,15 +107,14 @@ class Memo:
         `steady` names the inputs whose value, where it is the same object as in the row before, has not been changed
         since; None means all of them. Calls of several threads may go on at once.
         """
-        codes = [
-            None if cache is None else self._code(step) for step, cache in zip(self.steps, self.caches, strict=True)
-        ]
-        self.prefixes = [
-            None if code is None else b"hypernodes 1" + code.digest + _counted(step)
-            for code, step in zip(codes, self.steps, strict=True)
-        ]
-        self.codes = codes
-        own = frozenset([slot for name, slot in self.plan.inputs if steady is None or name in steady])
+        codes = [None if step is None else self._code(step) for step in self.kept]
+        if len(codes) != len(self.codes) or not all(map(is_, codes, self.codes)):
+            self.prefixes = [
+                None if code is None else b"hypernodes 1" + code.digest + _counted(step)
+                for code, step in zip(codes, self.steps, strict=True)
+            ]
+            self.codes = codes
+        own = self.own if steady is None else frozenset([slot for name, slot in self.plan.inputs if name in steady])
         with self.lock:
             self.steady = own & self.steady if self.calls else own
             self.calls += 1
@@ -236,7 +240,7 @@ class Memo:
         own: dict[int, Key] = {}
         lists: dict[int, bytes] = {}
         for position, ((name, slot), source) in enumerate(zip(step.inner.inputs, step.sources, strict=True)):
-            if name == SPAN:
+            if name in HIDDEN:
                 continue
             key = keys.get(source)
             if key is None:
@@ -260,7 +264,7 @@ class Memo:
         """What an entry says of how it came about, without any value."""
         step, code = self.steps[at], self.codes[at]
         assert isinstance(step, Step)
-        inputs = {name: (keys.get(slot) or b"").hex() for name, slot in step.reads if name != SPAN}
+        inputs = {name: (keys.get(slot) or b"").hex() for name, slot in step.inputs}
         outputs = list(step.node.outputs)
         return {
             "node": step.node.name,
@@ -420,7 +424,7 @@ class Recall:
         memo = self.memo
         found: list[int] = []
         seen: set[int] = set()
-        todo = list(memo.steps[at].sources)
+        todo = [slot for _, slot in memo.fields[at]]
         while todo:
             slot = todo.pop()
             if slot in seen or slot in self.keys or slot in self.values:
@@ -430,7 +434,7 @@ class Recall:
             if memo.caches[maker] is None or maker in self.keyed:
                 found.append(slot)
             else:
-                todo += memo.steps[maker].sources
+                todo += [source for _, source in memo.fields[maker]]
         return found
 
 
@@ -441,7 +445,7 @@ def _hashed(parts: Sequence[bytes]) -> bytes:
 
 def _fields(step: Step | MapStep) -> list[tuple[bytes, int]]:
     names = step.reads if isinstance(step, Step) else zip((n for n, _ in step.inner.inputs), step.sources, strict=True)
-    return [(b"%d:%b" % (len(name.encode()), name.encode()), slot) for name, slot in names if name != SPAN]
+    return [(b"%d:%b" % (len(name.encode()), name.encode()), slot) for name, slot in names if name not in HIDDEN]
 
 
 def _counted(step: Step | MapStep) -> bytes:

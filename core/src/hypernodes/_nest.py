@@ -9,7 +9,7 @@ from hypernodes._errors import NodeDefinitionError, UnknownInputError, UnknownOu
 from hypernodes._node import GraphNode, Parameter, check_name
 
 if TYPE_CHECKING:
-    from hypernodes._plan import Planned
+    from hypernodes._compile import Planned
 
 __all__ = ["MAP_MODES", "NestedPipeline", "check_map_mode", "names_of"]
 

@@ -12,6 +12,7 @@ from types import FunctionType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from hypernodes._errors import NodeDefinitionError, did_you_mean, quoted
+from hypernodes._limits import check_count, check_flag, check_kinds, check_seconds
 
 __all__ = ["GraphNode", "Node", "Parameter", "check_name", "node"]
 
@@ -43,7 +44,8 @@ class GraphNode(ABC):
 class Node(GraphNode, Generic[P, R]):
     """A function with named inputs and outputs. Calling it calls the function, unchanged.
 
-    Made by `@node`; immutable. `unpacks` says that the function returns one value for each output name.
+    Made by `@node`; immutable. `unpacks` says that the function returns one value for each output name. `retries` and
+    `retry_delay` are None where the node leaves them to its pipeline.
     """
 
     __slots__ = (
@@ -51,11 +53,14 @@ class Node(GraphNode, Generic[P, R]):
         "cache",
         "func",
         "is_async",
+        "max_retry_delay",
         "name",
         "outputs",
         "parameters",
         "retries",
         "retry_delay",
+        "retry_jitter",
+        "retry_on",
         "timeout",
         "unpacks",
     )
@@ -70,8 +75,11 @@ class Node(GraphNode, Generic[P, R]):
         *,
         name: str | None = None,
         cache: bool = True,
-        retries: int = 0,
-        retry_delay: float = 0.0,
+        retries: int | None = None,
+        retry_delay: float | None = None,
+        max_retry_delay: float | None = None,
+        retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+        retry_jitter: bool = False,
         timeout: float | None = None,
     ) -> None:
         own_name = getattr(func, "__name__", None) if name is None else name
@@ -87,9 +95,15 @@ class Node(GraphNode, Generic[P, R]):
         set_(self, "parameters", _parameters(own_name, func))
         set_(self, "is_async", _is_async(own_name, func))
         set_(self, "cache", cache)
-        set_(self, "retries", _count(own_name, "retries", retries))
-        set_(self, "retry_delay", _seconds(own_name, "retry_delay", retry_delay, least=0.0))
-        set_(self, "timeout", None if timeout is None else _seconds(own_name, "timeout", timeout))
+        owner = f"node '{own_name}'"
+        set_(self, "retries", None if retries is None else check_count(owner, "retries", retries))
+        delay = None if retry_delay is None else check_seconds(owner, "retry_delay", retry_delay, least=0.0)
+        set_(self, "retry_delay", delay)
+        most = None if max_retry_delay is None else check_seconds(owner, "max_retry_delay", max_retry_delay)
+        set_(self, "max_retry_delay", most)
+        set_(self, "retry_on", check_kinds(owner, "retry_on", retry_on))
+        set_(self, "retry_jitter", check_flag(owner, "retry_jitter", retry_jitter))
+        set_(self, "timeout", None if timeout is None else check_seconds(owner, "timeout", timeout))
         if isinstance(func, FunctionType):
             set_(self, "__doc__", func.__doc__)
             set_(self, "__module__", func.__module__)
@@ -104,8 +118,11 @@ class Node(GraphNode, Generic[P, R]):
     unpacks: bool
     is_async: bool
     cache: bool
-    retries: int
-    retry_delay: float
+    retries: int | None
+    retry_delay: float | None
+    max_retry_delay: float | None
+    retry_on: tuple[type[Exception], ...]
+    retry_jitter: bool
     timeout: float | None
 
     @property
@@ -136,13 +153,11 @@ class Node(GraphNode, Generic[P, R]):
             if found is self:
                 return str(self.__qualname__)
         output = self.outputs if self.unpacks else self.outputs[0]
-        options = (self.name, self.cache, self.retries, self.retry_delay, self.timeout)
-        return _rebuild, (self.func, output, options)
+        return _rebuild, (self.func, output, {option: getattr(self, option) for option in _OPTIONS[1:]})
 
 
-def _rebuild(func: Callable[..., Any], output: str | tuple[str, ...], options: tuple[Any, ...]) -> Node[..., Any]:
-    name, cache, retries, retry_delay, timeout = options
-    return Node(func, output, name=name, cache=cache, retries=retries, retry_delay=retry_delay, timeout=timeout)
+def _rebuild(func: Callable[..., Any], output: str | tuple[str, ...], options: dict[str, Any]) -> Node[..., Any]:
+    return Node(func, output, **options)
 
 
 def _goes_by_value(module: str) -> bool:
@@ -161,8 +176,11 @@ def node(
     *,
     name: str | None = ...,
     cache: bool = ...,
-    retries: int = ...,
-    retry_delay: float = ...,
+    retries: int | None = ...,
+    retry_delay: float | None = ...,
+    max_retry_delay: float | None = ...,
+    retry_on: type[Exception] | tuple[type[Exception], ...] = ...,
+    retry_jitter: bool = ...,
     timeout: float | None = ...,
 ) -> Node[P, R]: ...
 @overload
@@ -171,8 +189,11 @@ def node(
     output_name: str | tuple[str, ...] | None = ...,
     name: str | None = ...,
     cache: bool = ...,
-    retries: int = ...,
-    retry_delay: float = ...,
+    retries: int | None = ...,
+    retry_delay: float | None = ...,
+    max_retry_delay: float | None = ...,
+    retry_on: type[Exception] | tuple[type[Exception], ...] = ...,
+    retry_jitter: bool = ...,
     timeout: float | None = ...,
 ) -> Callable[[Callable[P, R]], Node[P, R]]: ...
 def node(
@@ -185,8 +206,11 @@ def node(
 
     `output_name` names what it returns: one name, or a tuple of names that the returned tuple is unpacked into;
     without it the output has the function's name. `name` names the node in paths and messages. `cache=False` keeps
-    its results out of any cache. `retries` is how often a failing call is tried again, `retry_delay` the pause before
-    the first retry in seconds, doubled for each further one. `timeout` bounds one call, in seconds.
+    its results out of any cache. `timeout` bounds one call, in seconds.
+
+    `retries` is how often a failing call is tried again, `retry_delay` the pause before the first retry in seconds,
+    doubled for each further one up to `max_retry_delay`; what is left out of the first two, the pipeline says.
+    `retry_on` names the exceptions that are tried again. `retry_jitter=True` waits a random part of each pause.
 
     Sync functions and `async def` are both accepted; defaults and keyword-only parameters are honoured.
     Raises `NodeDefinitionError` for `*args`, `**kwargs`, positional-only parameters and unusable names or options.
@@ -203,7 +227,10 @@ def node(
     return _make(func, output_name=output_name, **options)
 
 
-_OPTIONS = ("output_name", "name", "cache", "retries", "retry_delay", "timeout")
+_OPTIONS = (
+    *("output_name", "name", "cache", "retries", "retry_delay", "max_retry_delay", "retry_on", "retry_jitter"),
+    "timeout",
+)
 
 
 def _make(func: Callable[..., Any], **options: Any) -> Node[..., Any]:
@@ -289,17 +316,3 @@ def _is_async(owner: str, func: Callable[..., Any]) -> bool:
         # A function is marked by its flags, or (`inspect.markcoroutinefunction`) by an attribute.
         return bool(func.__code__.co_flags & _CO_COROUTINE) or bool(func.__dict__ and inspect.iscoroutinefunction(func))
     return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004
-
-
-def _count(owner: str, option: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise NodeDefinitionError(f"node '{owner}': {option}={value!r}; give a whole number, 0 or more")
-    return value
-
-
-def _seconds(owner: str, option: str, value: object, least: float | None = None) -> float:
-    fits = isinstance(value, int | float) and not isinstance(value, bool)
-    if not fits or not (value > 0 if least is None else value >= least):  # type: ignore[operator]
-        bound = "more than 0" if least is None else f"{least:g} or more"
-        raise NodeDefinitionError(f"node '{owner}': {option}={value!r}; give seconds, {bound}")
-    return float(value)  # type: ignore[arg-type]

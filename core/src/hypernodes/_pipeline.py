@@ -10,29 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 from hypernodes._backend import Backend
 from hypernodes._cache import Cache
-from hypernodes._cache_address import open_cache
+from hypernodes._cache_address import checked_cache
 from hypernodes._calls import Columns, Wanted, check_items, merged, wanted
-from hypernodes._errors import GraphError, NodeDefinitionError, did_you_mean, quoted
+from hypernodes._compile import compile_plan
+from hypernodes._errors import GraphError, NodeDefinitionError, PluginError, did_you_mean, quoted
 from hypernodes._events import Callback, Listener
 from hypernodes._graph import Graph
 from hypernodes._late import importing
+from hypernodes._limits import check_count, check_flag, check_seconds
 from hypernodes._local import LocalBackend
 from hypernodes._map_call import MapCall
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
-from hypernodes._plan import compile_plan
 from hypernodes._prepared import Prepared
 from hypernodes._settings import INHERIT, Inherit, checked_callbacks
 from hypernodes._types import check_types as _check
 
 if TYPE_CHECKING:
+    import os
+
+    from hypernodes._diagram import Diagram
     from hypernodes._explain import Explanation
+    from hypernodes._picture import Picture
     from hypernodes._why import Lookups
 
 __all__ = ["Pipeline"]
 
 MOST_PREPARED = 256
 """Distinct calls - which inputs, which outputs - that stay compiled."""
+
+MOST_SHOWN = 200
+"""Nodes of a pipeline that a notebook draws without being asked to."""
 
 
 class Pipeline:
@@ -46,6 +54,10 @@ class Pipeline:
     from the pipeline around it.
     `check_types=False` switches the comparison of annotations off.
 
+    `timeout` bounds each run of it in seconds, in a map each item by itself, from when its first node could run; the
+    earliest deadline around a node holds. `retries` and `retry_delay` are for the nodes that do not name them.
+    `keep_inputs=True` lets a `Failure` keep what its node was called with. What is left out here is inherited.
+
     A pipeline never changes. Raises a `GraphError` that says what is wrong: two makers of one output, a cycle, types
     that cannot fit, something among the nodes that is none.
     """
@@ -58,6 +70,10 @@ class Pipeline:
         backend: Backend | None = None,
         cache: Cache | str | PathLike[str] | Inherit | None = INHERIT,
         callbacks: Sequence[Callback | Listener] | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        retry_delay: float | None = None,
+        keep_inputs: bool | None = None,
         check_types: bool = True,
     ) -> None:
         if not isinstance(name, str) or not name:  # type: ignore[redundant-expr]
@@ -65,7 +81,12 @@ class Pipeline:
         if backend is not None and not isinstance(backend, Backend):
             raise NodeDefinitionError(_not_a_backend(name, backend))
         self._name, self._backend = name, backend
-        self._cache = _checked_cache(name, cache)
+        self._cache = checked_cache(name, cache)
+        owner = f"pipeline '{name}'"
+        self._timeout = None if timeout is None else check_seconds(owner, "timeout", timeout)
+        self._retries = None if retries is None else check_count(owner, "retries", retries)
+        self._retry_delay = None if retry_delay is None else check_seconds(owner, "retry_delay", retry_delay, least=0.0)
+        self._keep_inputs = None if keep_inputs is None else check_flag(owner, "keep_inputs", keep_inputs)
         self._callbacks = None if callbacks is None else tuple(checked_callbacks(name, callbacks))
         self._graph = Graph(name, [_as_node(name, node) for node in _listed(name, nodes)])
         if check_types:
@@ -99,6 +120,26 @@ class Pipeline:
         return self._callbacks
 
     @property
+    def timeout(self) -> float | None:
+        """The seconds that each run of this pipeline may take; None where only those around it count."""
+        return self._timeout
+
+    @property
+    def retries(self) -> int | None:
+        """How often nodes that do not say so themselves are tried again; None where this pipeline says nothing."""
+        return self._retries
+
+    @property
+    def retry_delay(self) -> float | None:
+        """The pause before the first retry in seconds, as for `retries`."""
+        return self._retry_delay
+
+    @property
+    def keep_inputs(self) -> bool | None:
+        """Whether failures keep what their nodes were called with; None where this pipeline says nothing."""
+        return self._keep_inputs
+
+    @property
     def input_names(self) -> tuple[str, ...]:
         """The names of the inputs: parameters that no node makes."""
         return tuple(self._graph.inputs)
@@ -122,8 +163,8 @@ class Pipeline:
         return self.with_options(backend=backend)
 
     def with_options(self, **options: Any) -> Pipeline:
-        """The same pipeline with other `backend`, `cache`, `callbacks` or `name`; nested pipelines keep their own."""
-        own = {"name": self._name, "backend": self._backend, "cache": self._cache, "callbacks": self._callbacks}
+        """The same pipeline with other options than its nodes; nested pipelines keep their own."""
+        own = {**_portable_options(self), "callbacks": self._callbacks}
         unknown = next((name for name in options if name not in own), None)
         if unknown is not None:
             raise NodeDefinitionError(
@@ -189,6 +230,39 @@ class Pipeline:
         """
         values = merged(self._name, inputs, kwargs)
         return self._prepare(tuple(values), wanted(self._graph, output_name, output_nodes)).look_up(values)
+
+    def visualize(
+        self, depth: int | None = 1, filename: str | os.PathLike[str] | None = None, orient: str = "TB"
+    ) -> Picture:
+        """A picture of this pipeline: a notebook shows it, and `filename` is where it is saved at once.
+
+        `depth=1` shows the pipeline's own nodes, each further level opens the pipelines nested there, `None` opens all.
+        The suffix of `filename` says the form: `.svg`, `.png`, `.dot`, `.mmd` or `.html`. `orient` is `"TB"` (top to
+        bottom) or `"LR"` (left to right). Raises `GraphError` for other values.
+        """
+        from hypernodes._diagram import diagram_of
+        from hypernodes._picture import Picture, check_orient
+
+        picture = Picture(diagram_of(self, depth), check_orient(self._name, orient))
+        if filename is not None:
+            picture.save(filename)
+        return picture
+
+    def _diagram(self) -> Diagram:
+        from hypernodes._diagram import diagram_of
+
+        return diagram_of(self, None)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What a notebook shows: the picture, where a plugin draws it and it is not huge."""
+        shown = {"text/plain": repr(self)}
+        if len(self._graph.nodes) <= MOST_SHOWN:
+            try:
+                shown["image/svg+xml"] = self.visualize().svg
+            except PluginError:
+                # Only the picture is missing then, and whoever asks for it with `visualize` is told why.
+                return shown
+        return shown
 
     # -- one item
 
@@ -353,7 +427,7 @@ class Pipeline:
             plan = compile_plan(self, sorted(given), want.names, LocalBackend(), watched=watched)
             if len(self._plans) >= MOST_PREPARED:
                 self._plans.clear()
-            prepared = self._plans[key] = Prepared(plan, want)
+            prepared = self._plans[key] = Prepared(plan, want, {"diagram": self._diagram})
         return prepared
 
     def _map_call(
@@ -431,9 +505,13 @@ def _flattened(root: Pipeline) -> _Flat:
             (position[id(node.pipeline)], node.options) if isinstance(node, NestedPipeline) else node
             for node in pipeline.graph.nodes
         ]
-        options = {"name": pipeline.name, "backend": pipeline.backend, "cache": pipeline.cache}
-        flat.append(({**options, "callbacks": pipeline.callbacks and None}, nodes))
+        flat.append(({**_portable_options(pipeline), "callbacks": pipeline.callbacks and None}, nodes))
     return flat
+
+
+def _portable_options(pipeline: Pipeline) -> dict[str, Any]:
+    names = ("name", "backend", "cache", "timeout", "retries", "retry_delay", "keep_inputs")
+    return {name: getattr(pipeline, name) for name in names}
 
 
 def _rebuild(flat: _Flat) -> Pipeline:
@@ -467,22 +545,6 @@ def _as_node(name: str, node: object) -> GraphNode:
     raise NodeDefinitionError(
         f"pipeline '{name}': {node!r} among its nodes is no node; decorate a function with @node, or nest a Pipeline"
     )
-
-
-def _checked_cache(name: str, cache: object) -> Any:
-    """The cache itself, where its address needs no plugin: a folder is the one that it is now."""
-    if cache is None or cache is INHERIT or isinstance(cache, Cache):
-        return cache
-    if isinstance(cache, type) and issubclass(cache, Cache):
-        raise NodeDefinitionError(
-            f"pipeline '{name}': cache={cache.__name__} is a class; call it: {cache.__name__}(...)"
-        )
-    if not isinstance(cache, str | PathLike):
-        raise NodeDefinitionError(
-            f"pipeline '{name}': cache={cache!r} is no cache; give one, such as DiskCache('.cache'), the path of a "
-            "folder, or None to switch caching off"
-        )
-    return cache if isinstance(cache, str) and "://" in cache else open_cache(cache)
 
 
 def _display() -> Callback:

@@ -2,48 +2,38 @@
 
 A slot is the place of one value. Nested pipelines become steps of the same plan, whose `path` keeps where they came
 from; a mapped nested pipeline becomes one `MapStep` with a plan of its own. Each step knows its place, the index
-of its backend in `places`, and its setting. Nothing here recurses over nodes or nesting, except into plans of mapped
-pipelines.
+of its backend in `places`, and its setting.
 
 Where a run is watched, each row brings one value more, under the name `SPAN`: which row it is. The steps that are
-watched read it like any other, so it reaches them on every engine and in every place.
+watched read it like any other, so it reaches them on every engine and in every place. A pipeline with a timeout begins
+with a step of a `Clock`, whose value `CLOCK` its other steps read in the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from hypernodes._graph import Graph, missing_inputs
-from hypernodes._nest import NestedPipeline
-from hypernodes._node import GraphNode, Node
-from hypernodes._settings import INHERIT, Setting
+from hypernodes._clock import CLOCK, Clock
+from hypernodes._limits import Retry
+from hypernodes._node import Node
+from hypernodes._settings import Setting
 
-__all__ = ["SPAN", "MapStep", "Plan", "Planned", "Step", "compile_plan", "leaves"]
+__all__ = ["HIDDEN", "SPAN", "MapStep", "Plan", "Step", "leaves"]
 
 
 SPAN = "hypernodes_span__"
-
-
-class Planned(Protocol):
-    """What compiling needs to know of a pipeline."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def graph(self) -> Graph: ...
-    @property
-    def backend(self) -> Any: ...
-    @property
-    def cache(self) -> Any: ...
-    @property
-    def callbacks(self) -> tuple[Any, ...] | None: ...
+HIDDEN = frozenset({SPAN, CLOCK})
+"""Names of values that no user gave or asked for."""
 
 
 class Step(NamedTuple):
     """One call of one node: each parameter with the slot it reads, and the slots it writes.
 
-    `place` is the index of its backend, `setting` that of its settings. A watched step reads `SPAN` last.
+    `place` is the index of its backend, `setting` that of its settings. A step under a timeout reads `CLOCK` after its
+    node's inputs, a watched step reads `SPAN` last. `retry` is its rule to retry; `keeps` says that a failure keeps its
+    inputs. The step of a clock also comes `after` the slots that feed its pipeline, and takes the path of the step it
+    is for.
     """
 
     node: Node[..., Any]
@@ -52,10 +42,31 @@ class Step(NamedTuple):
     writes: tuple[int, ...]
     place: int
     setting: int = 0
+    retry: Retry | None = None
+    keeps: bool = False
+    after: tuple[int, ...] = ()
 
     @property
     def sources(self) -> tuple[int, ...]:
         return tuple(slot for _, slot in self.reads)
+
+    @property
+    def inputs(self) -> tuple[tuple[str, int], ...]:
+        """What the node's own function reads."""
+        return tuple([read for read in self.reads if read[0] not in HIDDEN])
+
+    @property
+    def is_clock(self) -> bool:
+        """Whether it starts a pipeline's clock: a step that no user knows of."""
+        return isinstance(self.node, Clock)
+
+    @property
+    def clock(self) -> int | None:
+        """The slot that says when time is up; None for a step that no timeout bounds."""
+        for name, slot in self.reads[-2:]:
+            if name == CLOCK:
+                return slot
+        return None
 
     @property
     def span(self) -> int | None:
@@ -89,6 +100,19 @@ class MapStep(NamedTuple):
         return len(inputs) - 1 if inputs and inputs[-1][0] == SPAN else None
 
     @property
+    def first_place(self) -> int:
+        """Where the first of its inner steps runs."""
+        if not self.inner.steps:
+            return self.place
+        first = self.inner.steps[0]
+        return first.first_place if isinstance(first, MapStep) else first.place
+
+    @property
+    def clock(self) -> int | None:
+        """The outer slot that says when time is up; None where no timeout around it bounds it."""
+        return next((at for (name, _), at in zip(self.inner.inputs, self.sources, strict=True) if name == CLOCK), None)
+
+    @property
     def crosses(self) -> bool:
         """Whether any inner step runs somewhere else than this step's surroundings."""
         return any(
@@ -117,233 +141,6 @@ class Plan(NamedTuple):
         return bool(self.inputs) and self.inputs[-1][0] == SPAN
 
 
-class _Frame:
-    """One pipeline while its nodes are being laid out."""
-
-    __slots__ = ("children", "names", "nest", "parent", "path", "setting")
-
-    def __init__(
-        self,
-        pipeline: Planned,
-        path: tuple[str, ...],
-        setting: int,
-        names: dict[str, int],
-        parent: _Frame | None = None,
-        nest: NestedPipeline | None = None,
-    ) -> None:
-        self.children: Iterator[GraphNode] = iter(pipeline.graph.order)
-        self.path, self.setting, self.names = path, setting, names
-        self.parent, self.nest = parent, nest
-
-
-class _Mapped:
-    """A mapped nested pipeline before its inner plan is known: which outputs are needed is found out first."""
-
-    __slots__ = ("nest", "path", "reads", "setting", "slots")
-
-    def __init__(
-        self,
-        nest: NestedPipeline,
-        path: tuple[str, ...],
-        setting: int,
-        reads: dict[str, int],
-        slots: dict[str, int],
-    ) -> None:
-        self.nest, self.path, self.setting, self.reads, self.slots = nest, path, setting, reads, slots
-
-
-def compile_plan(
-    pipeline: Planned,
-    given: Iterable[str],
-    wanted: Iterable[str],
-    default_backend: Any,
-    *,
-    watched: bool = False,
-) -> Plan:
-    """The plan that makes `wanted` from `given`, with only the steps that are needed upstream.
-
-    A given name that a node makes overrides it: its producer runs only if something else needs it. The steps that
-    callbacks hear of read `SPAN`, with `watched` all steps do; it is then the last of the plan's inputs.
-    Raises `MissingInputError` for all needed inputs that are not given, at once.
-    """
-    own = pipeline.callbacks
-    root = Setting(
-        place=0,
-        place_origin="" if pipeline.backend is None else pipeline.name,
-        cache=None if pipeline.cache is INHERIT else pipeline.cache,
-        cache_origin="" if pipeline.cache is INHERIT else pipeline.name,
-        callbacks=own or (),
-        callbacks_origin="" if own is None else pipeline.name,
-        heard=watched or bool(own),
-    )
-    places = [default_backend if pipeline.backend is None else pipeline.backend]
-    compiler = _Compiler(places, root)
-    names = (*given, SPAN) if compiler.hears(pipeline) else tuple(given)
-    plan = compiler.plan(pipeline, (pipeline.name,), 0, names, tuple(wanted))
-    return plan._replace(places=tuple(places), settings=tuple(compiler.settings), levels=tuple(compiler.levels.items()))
-
-
-class _Compiler:
-    """Lays out one plan after another over one table of places and one of settings."""
-
-    def __init__(self, places: list[Any], root: Setting) -> None:
-        self.places, self.settings = places, [root]
-        self.levels: dict[tuple[str, ...], int] = {}
-
-    def hears(self, pipeline: Planned) -> bool:
-        """Whether any callback hears of this pipeline or one nested in it."""
-        if self.settings[0].heard:
-            return True
-        todo, seen = [pipeline], {id(pipeline)}
-        while todo:
-            for node in todo.pop().graph.nodes:
-                if isinstance(node, NestedPipeline) and id(node.pipeline) not in seen:
-                    if node.pipeline.callbacks:
-                        return True
-                    seen.add(id(node.pipeline))
-                    todo.append(node.pipeline)
-        return False
-
-    def _setting(self, nest: NestedPipeline, around: int) -> int:
-        """The setting of a nested pipeline: what it names, and the rest from the pipeline around it.
-
-        For its place, inherited means stay here, explicit means go there. Equal backends are one place.
-        """
-        pipeline, found = nest.pipeline, self.settings[around]
-        if pipeline.backend is not None:
-            found = found._replace(place=self._place(pipeline.backend), place_origin=nest.name)
-        if pipeline.cache is not INHERIT:
-            found = found._replace(cache=pipeline.cache, cache_origin=nest.name)
-        if pipeline.callbacks is not None:
-            heard = found.heard or bool(pipeline.callbacks)
-            found = found._replace(callbacks=pipeline.callbacks, callbacks_origin=nest.name, heard=heard)
-        if found is self.settings[around]:
-            return around
-        self.settings.append(found)
-        return len(self.settings) - 1
-
-    def _place(self, backend: Any) -> int:
-        for at, known in enumerate(self.places):
-            if type(known) is type(backend) and known == backend:
-                return at
-        self.places.append(backend)
-        return len(self.places) - 1
-
-    def plan(
-        self,
-        pipeline: Planned,
-        path: tuple[str, ...],
-        setting: int,
-        given: tuple[str, ...],
-        wanted: tuple[str, ...],
-    ) -> Plan:
-        slots = len(given)
-        names = {name: slot for slot, name in enumerate(given)}
-        root = frame = _Frame(pipeline, path, setting, names)
-        self.levels[path] = setting
-        laid: list[Step | _Mapped] = []
-        while True:
-            node = next(frame.children, None)
-            if node is None:
-                if frame.parent is None:
-                    break
-                self._close(frame)
-                frame = frame.parent
-            elif isinstance(node, NestedPipeline):
-                inner_path = (*frame.path, node.name)
-                reads = {inner: frame.names[outer] for outer, inner in node.inner_names.items() if outer in frame.names}
-                if SPAN in frame.names:
-                    reads[SPAN] = frame.names[SPAN]
-                if node.map_over:
-                    made = {}
-                    for inner in node.outer_names:
-                        made[inner], slots = slots, slots + 1
-                    laid.append(_Mapped(node, inner_path, frame.setting, reads, made))
-                    self._bind(frame, {node.outer_names[inner]: slot for inner, slot in made.items()})
-                else:
-                    inner_setting = self._setting(node, frame.setting)
-                    self.levels[inner_path] = inner_setting
-                    frame = _Frame(node.pipeline, inner_path, inner_setting, reads, frame, node)
-            else:
-                assert isinstance(node, Node)
-                known = frame.names
-                found = tuple([(p.name, known[p.name]) for p in node.parameters if p.name in known])
-                own = self.settings[frame.setting]
-                if own.heard and SPAN in known:
-                    found += ((SPAN, known[SPAN]),)
-                writes = tuple(range(slots, slots + len(node.outputs)))
-                slots += len(writes)
-                laid.append(Step(node, (*frame.path, node.name), found, writes, own.place, frame.setting))
-                self._bind(frame, dict(zip(node.outputs, writes, strict=True)))
-        outputs = tuple((name, root.names[name]) for name in wanted)
-        steps = self._needed(laid, {slot for _, slot in outputs}, path[0], given)
-        return Plan(path, tuple((name, slot) for slot, name in enumerate(given)), outputs, steps, ())
-
-    @staticmethod
-    def _bind(frame: _Frame, made: dict[str, int]) -> None:
-        """Give names to made values, except where a given input overrides them."""
-        names = frame.names
-        for name, slot in made.items():
-            names.setdefault(name, slot)
-
-    def _close(self, frame: _Frame) -> None:
-        nest, parent = frame.nest, frame.parent
-        assert nest is not None and parent is not None
-        self._bind(parent, {outer: frame.names[inner] for inner, outer in nest.outer_names.items()})
-
-    def _needed(
-        self, laid: list[Step | _Mapped], needed: set[int], pipeline: str, given: tuple[str, ...]
-    ) -> tuple[Step | MapStep, ...]:
-        kept: list[Step | MapStep] = []
-        missing: list[tuple[tuple[str, ...], str]] = []
-        for step in reversed(laid):
-            if isinstance(step, Step):
-                if needed.isdisjoint(step.writes):
-                    continue
-                if len(step.reads) < len(step.node.parameters) or step.span is not None:
-                    have = {name for name, _ in step.reads}
-                    missing += [(step.path, p.name) for p in step.node.parameters if p.required and p.name not in have]
-                needed.update(slot for _, slot in step.reads)
-                kept.append(step)
-            else:
-                outputs = tuple(inner for inner, slot in step.slots.items() if slot in needed)
-                if not outputs:
-                    continue
-                nest = step.nest
-                absent = [outer for outer in nest.map_over if nest.inner_names[outer] not in step.reads]
-                if absent:
-                    missing += [(step.path, outer) for outer in absent]
-                    continue
-                mapped_step = self._map_step(step, outputs)
-                needed.update(mapped_step.sources)
-                kept.append(mapped_step)
-        if missing:
-            raise missing_inputs(pipeline, missing[::-1], given)
-        return tuple(kept[::-1])
-
-    def _map_step(self, step: _Mapped, outputs: tuple[str, ...]) -> MapStep:
-        nest = step.nest
-        setting = self._setting(nest, step.setting)
-        inner = self.plan(nest.pipeline, step.path, setting, tuple(step.reads), outputs)
-        over = [nest.inner_names[outer] for outer in nest.map_over]
-        used = {slot for inner_step in inner.steps for slot in inner_step.sources}
-        used.update(slot for _, slot in inner.outputs)
-        # What only pruned nodes would read is not needed from outside either; mapped lists always set the rows.
-        inputs = tuple((name, slot) for name, slot in inner.inputs if slot in used or name in over)
-        position = {name: at for at, (name, _) in enumerate(inputs)}
-        return MapStep(
-            path=step.path,
-            inner=inner._replace(inputs=inputs),
-            sources=tuple(step.reads[name] for name, _ in inputs),
-            mapped=tuple(position[name] for name in over),
-            names=nest.map_over,
-            mode=nest.map_mode,
-            writes=tuple(step.slots[name] for name in outputs),
-            place=self.settings[step.setting].place,
-            setting=setting,
-        )
-
-
 def leaves(plan: Plan) -> Iterator[Step]:
     """The steps of a plan and of the mapped pipelines in it, in order."""
     todo: list[Step | MapStep] = list(reversed(plan.steps))
@@ -351,5 +148,5 @@ def leaves(plan: Plan) -> Iterator[Step]:
         step = todo.pop()
         if isinstance(step, MapStep):
             todo += reversed(step.inner.steps)
-        else:
+        elif not step.is_clock:
             yield step

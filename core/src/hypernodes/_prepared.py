@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._backend import label
 from hypernodes._calls import Wanted, row_getter
 from hypernodes._engine import Feed
 from hypernodes._events import Callback, Listener
-from hypernodes._failure import raise_failure
+from hypernodes._failure import Failure, raise_failure
+from hypernodes._hops import places_of
 from hypernodes._inline import Inline
 from hypernodes._late import importing
 from hypernodes._local import core_engine
@@ -53,6 +55,14 @@ class Prepared:
 
             self._route = Route(self.plan)
         return self._route
+
+    def home(self, failure: Failure) -> Failure:
+        """A failure that came home, with the place of each pipeline of its path."""
+        return failure.through(self._places)
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, ...], str]:
+        return places_of(self.plan)
 
     def watch(self, kind: str, total: int | None = None, extra: Sequence[Callback | Listener] = ()) -> Watch:
         """Who tells listeners of a call of this plan."""
@@ -105,7 +115,7 @@ class Prepared:
     def only(self, batch: Batch) -> Any:
         """The result of a run, which is a batch of one row; raises its failure."""
         if batch.failures:
-            raise_failure(batch.failures[0][0])
+            raise_failure(self.home(batch.failures[0][0]))
         return self.wanted.shape(batch.values[0] or ())
 
     def batches(self, feed: Feed, watch: Watch | None = None, base: int = 0) -> Generator[Batch, None, None]:

@@ -22,6 +22,7 @@ from hypernodes._failure import Located
 from hypernodes._guard import guarded
 from hypernodes._plan import MapStep, Step
 from hypernodes._record import below, is_recorder, recorded
+from hypernodes._replay import KeptCall
 
 __all__ = ["ABORTS", "IrregularRow", "Program", "compile_program", "is_async", "map_rows"]
 
@@ -42,7 +43,7 @@ class IrregularRow(Exception):
 class Program:
     """A generated function and what is needed to tell which step a line of it is."""
 
-    __slots__ = ("call", "code", "first_line", "read_line", "source", "spelled", "steps")
+    __slots__ = ("call", "code", "first_line", "made_slots", "read_line", "source", "spell", "steps")
 
     def __init__(
         self,
@@ -50,14 +51,15 @@ class Program:
         source: str,
         steps: Steps,
         first_line: int,
-        read_line: int | None = None,
-        spelled: Mapping[int, str] | None = None,
+        read_line: int | None,
+        spell: Mapping[int, str],
+        made_slots: Sequence[int],
     ) -> None:
         assert isinstance(call, FunctionType)
         self.call: Callable[..., Any] = call
         self.code: CodeType = call.__code__
         self.source, self.steps, self.first_line, self.read_line = source, steps, first_line, read_line
-        self.spelled = spelled or {}
+        self.spell, self.made_slots = spell, made_slots
 
     def frame_of(self, error: BaseException) -> TracebackType | None:
         """The entry of the exception's traceback that lies in this program."""
@@ -72,7 +74,7 @@ class Program:
         if entry is None and isinstance(error.__cause__, StopIteration):
             entry = self.frame_of(error.__cause__)  # it left a coroutine; see `_as_raised`
         found = {} if entry is None else entry.tb_frame.f_locals
-        return {slot: found[name] for slot, name in self.spelled.items() if name in found}
+        return {slot: found[self.spell[slot]] for slot in self.made_slots if self.spell[slot] in found}
 
     def locate(self, error: BaseException) -> Located | None:
         """Which step raised, as a `Located`; None where the error arose outside the steps (an items iterator, say)."""
@@ -85,14 +87,18 @@ class Program:
         if not 0 <= at < len(self.steps):
             return None
         if isinstance(error, Located):
-            return Located(error.error, error.path, error.items, at)
+            return Located(error.error, error.path, error.items, at, error.kept)
+        step = self.steps[at]
+        kept = None
+        if isinstance(step, Step) and step.keeps:
+            values = entry.tb_frame.f_locals
+            kept = KeptCall(step.node, {name: values[self.spell[slot]] for name, slot in step.inputs})
         if entry.tb_next is not None:
             # The traceback begins in the user's function: our own frames say nothing to them.
             # By method, as a class may forbid to set attributes.
             own = entry.tb_next
             error.with_traceback(own.tb_next if own.tb_next is not None and is_recorder(own) else own)
-        path = self.steps[at].path
-        return Located(error, path, (None,) * len(path), at)
+        return Located(error, step.path, (None,) * len(step.path), at, kept)
 
     def _as_raised(self, error: BaseException) -> BaseException:
         """What the function raised: Python turns a StopIteration that leaves a coroutine into a RuntimeError."""
@@ -179,8 +185,8 @@ def compile_program(
     filename = f"<hypernodes {steps[0].path[0] if steps else name}>"
     exec(compile(source, filename, "exec", dont_inherit=True), namespace)
     given = {slot for _, slot in inputs}
-    made = {slot: spell[slot] for _, slot in outputs if slot not in given}
-    return Program(namespace[name], source, steps, len(head) + 1, read_line, made)
+    made = [slot for _, slot in outputs if slot not in given]
+    return Program(namespace[name], source, steps, len(head) + 1, read_line, spell, made)
 
 
 def _line(
@@ -198,18 +204,19 @@ def _line(
     else:
         node = step.node
         asynchronous = node.is_async
-        arguments = _arguments(step, spell)
-        span = step.span
-        if span is None:
-            namespace[function] = guarded(node)
-        else:
-            namespace[function] = recorded(step.path, guarded(node), is_async=node.is_async)
+        clock, span = step.clock, step.span
+        arguments = [] if step.is_clock else _arguments(step, spell)
+        namespace[function] = guarded(step)
+        if clock is not None:
+            arguments.insert(0, spell[clock])
+        if span is not None:
+            namespace[function] = recorded(step.path, namespace[function], is_async=node.is_async)
             arguments.insert(0, spell[span])
         unpacks = node.unpacks
     call = f"{function}({', '.join(arguments)})"
     if asynchronous:
         call = f"await {call}"
-    elif flavour == "threads":
+    elif flavour == "threads" and not (isinstance(step, Step) and step.is_clock):
         call = f"await {prefix}thread({', '.join([function, *arguments])})"
     targets = [spell[slot] for slot in step.writes]
     if isinstance(step, MapStep):
@@ -343,7 +350,9 @@ def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) 
 
     def located(error: BaseException, index: int) -> Located | None:
         found = program.locate(error)
-        return found and Located(found.error, found.path, with_index(found.items, depth, index), found.step)
+        if found is None:
+            return None
+        return Located(found.error, found.path, with_index(found.items, depth, index), found.step, found.kept)
 
     if flavour == "sync":
 

@@ -9,6 +9,7 @@ from enum import Enum
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
+from hypernodes._clock import CLOCK
 from hypernodes._failure import Failure
 from hypernodes._guard import guarded
 from hypernodes._late import importing
@@ -208,9 +209,11 @@ def run_step(step: Step, arguments: dict[str, Any]) -> tuple[Any, ...]:
     For engines that schedule single steps themselves. Raises what the node raises.
     """
     node = step.node
-    call = guarded(node)
+    call = guarded(step)
+    arguments = dict(arguments)
+    if step.clock is not None:
+        call = partial(call, arguments.pop(CLOCK))
     if step.span is not None:
-        arguments = dict(arguments)
         call = partial(recorded(step.path, call, is_async=node.is_async), arguments.pop(SPAN))
     value = call(**arguments)
     if node.is_async:

@@ -14,7 +14,8 @@ from hypernodes import _observers
 from hypernodes._backend import label
 from hypernodes._events import Callback, Event, Listener, Run
 from hypernodes._failure import Failure
-from hypernodes._plan import MapStep, Plan, leaves
+from hypernodes._hops import places_of
+from hypernodes._plan import MapStep, Plan, Step, leaves
 from hypernodes._record import Record, Span, watching
 from hypernodes._task import Batch
 
@@ -86,6 +87,7 @@ class Watch:
         self._begun: dict[int, tuple[int, ...]] = {}
         self._heard_at: dict[tuple[str, ...], tuple[int, ...]] = {}
         self._place_of: dict[tuple[str, ...], str] = {}
+        self._places: dict[tuple[str, ...], str] = {}
         self._expected: dict[tuple[str, ...], int | None] = {}
         self._order: dict[tuple[str, ...], int] = {}
         self._open_places: dict[str, list[tuple[str, float]]] = {}
@@ -104,6 +106,7 @@ class Watch:
             for setting in plan.settings
         ]
         self._heard_at.update((path, heard[setting]) for path, setting in plan.levels)
+        self._places.update(places_of(plan))
         for step in leaves(plan):
             self._place_of[step.path] = label(plan.places[step.place])
             self._heard_at[step.path] = heard[step.setting]
@@ -191,9 +194,8 @@ class Watch:
             for at in range(len(batch.values)):
                 index = base + batch.first + at
                 failed = batch.failures.get(at)
-                self.row_over(
-                    index, None if failed is None else failed[0].at(index) if self.kind == "map" else failed[0]
-                )
+                failure = None if failed is None else failed[0].through(self._places)
+                self.row_over(index, failure.at(index) if failure is not None and self.kind == "map" else failure)
 
     def place(self, phase: str, name: str, seconds: float | None = None) -> None:
         """A place was opened, in so many seconds, or closed for this call."""
@@ -214,7 +216,7 @@ class Watch:
         event = Event(
             "place", phase, self.id, span, root.span, root.path, root.items, time(), seconds, status, place=name
         )
-        self._tell(self._all(), event)
+        self._tell(self._heard(root.path), event)
 
     # -- what nodes tell
 
@@ -439,6 +441,8 @@ def _leaf_counts(plan: Plan) -> dict[tuple[str, ...], int | None]:
         current = todo.pop()
         base = len(current.path)
         for step in current.steps:
+            if isinstance(step, Step) and step.is_clock:
+                continue
             inner = isinstance(step, MapStep)
             if isinstance(step, MapStep):
                 todo.append(step.inner)

@@ -11,7 +11,7 @@ from hypernodes._cache import Cache, found_in
 from hypernodes._errors import quoted
 from hypernodes._hub import Route
 from hypernodes._memo import Memo, Recall
-from hypernodes._plan import SPAN, MapStep, Step
+from hypernodes._plan import MapStep, Step
 from hypernodes._program import map_rows
 
 __all__ = ["Lookup", "Lookups", "look_up"]
@@ -106,7 +106,7 @@ def _state(memo: Memo, recall: Recall, at: int, step: Step) -> tuple[str, str, t
     cache = memo.caches[at]
     assert cache is not None
     if at not in recall.keyed:
-        reads = {slot: name for name, slot in step.reads if name != SPAN and slot not in recall.keys}
+        reads = {slot: name for name, slot in step.inputs if slot not in recall.keys}
         return "unknown", f"it reads {quoted(reads.values())}, which is known only when it was made", ()
     key = recall.keyed[at]
     if key is None:

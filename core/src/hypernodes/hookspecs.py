@@ -18,12 +18,14 @@ import pluggy
 
 if TYPE_CHECKING:
     from hypernodes._cache import Cache
+    from hypernodes._diagram import Diagram
     from hypernodes._specs import BackendSpec, CacheSpec, EngineSpec
 
 __all__ = [
     "NAMES",
     "backends",
     "caches",
+    "draw",
     "engines",
     "exports",
     "extract",
@@ -36,7 +38,10 @@ __all__ = [
 ]
 
 PROJECT = "hypernodes"
-NAMES = ("engines", "backends", "caches", "exports", "refuse_pair", "subscribe", "inject", "extract", "open_cache")
+NAMES = (
+    *("engines", "backends", "caches", "exports", "refuse_pair", "subscribe", "inject", "extract", "open_cache"),
+    "draw",
+)
 """Every hook; a plugin that implements another name is set aside, since that is nearly always a misspelling."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -116,4 +121,14 @@ def open_cache(url: str) -> Cache | None:
 
     Called when an address `scheme://...` is opened: by `cache=`, by the command line, and on the far side only for
     caches that are shared. The first cache wins. If it raises, opening fails with a `CacheError` that names the plugin.
+    """
+
+
+@hookspec(firstresult=True)
+def draw(diagram: Diagram, form: str, orient: str) -> str | bytes | None:
+    """This diagram as a file of the form `form`, a suffix such as `"svg"`, or None if you do not draw that form.
+
+    Called by `Pipeline.visualize` when the picture is looked at or saved. `orient` is `"TB"` or `"LR"`. The first
+    picture wins. If it raises, the user gets a `PluginError` that names the plugin; errors of hypernodes stay as they
+    are.
     """

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hypernodes._bytes_cache import BytesCache, Kept, Refused
     from hypernodes._cache import Cache, Found, Note
     from hypernodes._context import Context
+    from hypernodes._diagram import Diagram, DiagramCluster, DiagramEdge, DiagramNode
     from hypernodes._engine import Engine, Feed, Site
     from hypernodes._errors import (
         CacheError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from hypernodes._tally import Part, Speed, Tally, counted, duration, printable
     from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_step, run_task
     from hypernodes._threads import ThreadPool
+    from hypernodes._whole import write_whole
     from hypernodes._wire import receive
     from hypernodes._worker import inside_worker
 
@@ -49,6 +51,10 @@ __all__ = [
     "CacheSpec",
     "CacheWarning",
     "Context",
+    "Diagram",
+    "DiagramCluster",
+    "DiagramEdge",
+    "DiagramNode",
     "Engine",
     "EngineSpec",
     "ExecutorEngine",
@@ -89,6 +95,7 @@ __all__ = [
     "serve",
     "signing_key_of",
     "summary",
+    "write_whole",
 ]
 
 # A manifest needs specs and `hookimpl` alone: the rest, with asyncio behind it, loads when an engine does.
@@ -97,6 +104,7 @@ _HOMES = {
     "_bytes_cache": ("BytesCache", "Kept", "Refused"),
     "_cache": ("Cache", "Found", "Note"),
     "_context": ("Context",),
+    "_diagram": ("Diagram", "DiagramCluster", "DiagramEdge", "DiagramNode"),
     "_engine": ("Engine", "Feed", "Site"),
     "_errors": (
         *("CacheError", "CacheWarning", "IncompatibleEngineError"),
@@ -110,6 +118,7 @@ _HOMES = {
     "_signing": ("SigningKey", "signing_key_of"),
     "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_step", "run_task"),
     "_threads": ("ThreadPool",),
+    "_whole": ("write_whole",),
     "_wire": ("receive",),
     "_worker": ("inside_worker",),
 }

@@ -181,9 +181,9 @@ class Flaky(MemoryFileSystem):
         found: bytes = super().cat_file(path, start, end, **options)
         return found
 
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> Any:
+    def pipe_file(self, path: str, value: bytes, *more: Any, **options: Any) -> Any:
         self._ask()
-        return super().pipe_file(path, value, mode, **options)
+        return super().pipe_file(path, value, *more, **options)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         self._ask()

@@ -264,8 +264,9 @@ def test_a_callback_of_a_nested_pipeline_traces_that_pipeline(traced: Any) -> No
     inner = Pipeline([locate], name="inner", callbacks=[TelemetryCallback(traced.provider)])
     with traced.provider.get_tracer("mine").start_as_current_span("request"):
         found = Pipeline([clean, inner], name="main").map([{"text": "a"}, {"text": "b"}], output_name="where")
-    assert [span.name for span in traced.spans] == [*("node locate", "nested inner") * 2, "request"]
-    assert [traced.parent_of(span) for span in traced.all_named("nested inner")] == ["request"] * 2
+    assert [span.name for span in traced.spans] == [*("node locate", "nested inner") * 2, "map main", "request"]
+    assert [traced.parent_of(span) for span in traced.all_named("nested inner")] == ["map main"] * 2
+    assert traced.parent("map main") == "request"
     assert found == [ids(span) for span in traced.all_named("node locate")]
 
 

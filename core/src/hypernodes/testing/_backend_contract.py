@@ -11,17 +11,38 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from hypernodes import Failure, LocalBackend, MemoryCache, Pipeline, WorkerLostError, failure_of, node
+from hypernodes import (
+    Failure,
+    LocalBackend,
+    MemoryCache,
+    Pipeline,
+    PipelineTimeoutError,
+    WorkerLostError,
+    failure_of,
+    node,
+)
 from hypernodes.testing._compare import compare
 from hypernodes.testing._context_contract import ContextContract, draw, rows
 from hypernodes.testing._event_tree import EventLog
 from hypernodes.testing._leaks import LeakWatch
 from hypernodes.testing._promises import check_random_cases
-from hypernodes.testing._zoo import ORDINARY, Coded, Held, Refused, check, double, same, unowned_function
+from hypernodes.testing._zoo import (
+    ORDINARY,
+    Coded,
+    Held,
+    Refused,
+    check,
+    double,
+    release,
+    same,
+    stalling,
+    unowned_function,
+)
 
 __all__ = ["BackendContract"]
 
@@ -150,6 +171,16 @@ class BackendContract(ContextContract):
         assert [one for one in found if not isinstance(one, Failure)] == [i for i in range(20) if i != 3]
         assert isinstance(found[3].error, WorkerLostError)
         assert pipeline.map([{"x": 1}], output_name="y") == [1]
+
+    def test_timeout_of_the_pipeline_around_holds_over_there(self, backend: Any, tmp_path: Path) -> None:
+        gate = tmp_path / "gate"
+        pipeline = nested(stalling(gate), backend=backend).with_options(timeout=3)
+        found = pipeline.map([{"x": i} for i in range(3)], on_error="return", output_name="y")
+        release(gate)
+        assert (found[0], found[2]) == (0, 2)
+        assert isinstance(found[1].error, PipelineTimeoutError)
+        assert "pipeline 'main' ran longer than its timeout of 3 s" in found[1].message
+        assert found[1].where == "main (item 1) > far > stall"
 
     # places -----------------------------------------------------------------------------------------------------
 

@@ -10,16 +10,37 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from hypernodes import Failure, LocalBackend, Pipeline, WorkerLostError, failure_of, node
+from hypernodes import (
+    Failure,
+    LocalBackend,
+    Pipeline,
+    PipelineTimeoutError,
+    WorkerLostError,
+    failure_of,
+    node,
+)
 from hypernodes.testing._compare import compare
 from hypernodes.testing._context_contract import ContextContract
 from hypernodes.testing._leaks import LeakWatch
 from hypernodes.testing._promises import check_random_cases
-from hypernodes.testing._zoo import ORDINARY, Coded, Held, Refused, Suffix, check, double, same, unowned_function
+from hypernodes.testing._zoo import (
+    ORDINARY,
+    Coded,
+    Held,
+    Refused,
+    Suffix,
+    check,
+    double,
+    release,
+    same,
+    stalling,
+    unowned_function,
+)
 
 __all__ = ["EngineContract"]
 
@@ -241,6 +262,17 @@ class EngineContract(ContextContract):
         assert [one for one in found if not isinstance(one, Failure)] == [i for i in range(20) if i != 3]
         assert isinstance(found[3].error, WorkerLostError)
         assert pipeline.map([{"x": 1}], output_name="y") == [1]
+
+    def test_timeout_of_a_pipeline_fails_its_item_alone(self, backend: Any, tmp_path: Path) -> None:
+        gate = tmp_path / "gate"
+        inner = Pipeline(nodes=[stalling(gate)], name="inner", timeout=2)
+        pipeline = Pipeline(nodes=[inner], name="main", backend=backend, timeout=600)
+        found = pipeline.map([{"x": i} for i in range(4)], on_error="return", output_name="y")
+        release(gate)
+        assert (found[0], found[2], found[3]) == (0, 2, 3)
+        assert isinstance(found[1].error, PipelineTimeoutError)
+        assert (found[1].path, found[1].item) == (("main", "inner", "stall"), 1)
+        assert pipeline.run(x=5) == {"y": 5}
 
     # streams ----------------------------------------------------------------------------------------------------
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
-from hypernodes import node
+from hypernodes import Node, node
 
 __all__ = [
     "ORDINARY",
@@ -20,7 +23,9 @@ __all__ = [
     "Suffix",
     "check",
     "double",
+    "release",
     "same",
+    "stalling",
     "unowned_function",
 ]
 
@@ -95,3 +100,25 @@ def unowned_function(text: str, name: str) -> Callable[..., Any]:
     exec(compile(text, "<cell>", "exec", dont_inherit=True), namespace)
     function: Callable[..., Any] = namespace[name]
     return function
+
+
+def stalling(gate: Path) -> Node[..., Any]:
+    """A node that, for the item 1, waits until `gate` exists: 20 seconds at most, for a place that cannot see it."""
+    path = str(gate)
+
+    def stall(x: Any) -> Any:
+        for _ in range(2000 if x == 1 else 0):
+            if os.path.exists(path):
+                break
+            time.sleep(0.01)
+        return x
+
+    return node(stall, output_name="y")
+
+
+def release(gate: Path) -> None:
+    """Let stalling nodes end; those of this process have ended when this returns."""
+    gate.touch()
+    for thread in threading.enumerate():
+        if thread.name.startswith("hypernodes-timeout-"):
+            thread.join(10)

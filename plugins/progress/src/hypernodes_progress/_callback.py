@@ -60,4 +60,5 @@ def notebook_display() -> object | None:
         return None
     from IPython.display import display
 
-    return display
+    shown: object = display
+    return shown

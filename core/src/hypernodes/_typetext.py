@@ -1,0 +1,90 @@
+"""Annotations as short text: what flows along an edge, as people would write it."""
+
+from __future__ import annotations
+
+import re
+import typing
+from typing import Any
+
+from hypernodes._nest import NestedPipeline
+from hypernodes._node import GraphNode, Node
+
+__all__ = ["LONGEST", "input_text", "listed", "output_text", "short"]
+
+LONGEST = 40
+"""Characters of a type's text; the rest is cut."""
+
+_MODULES = re.compile(r"(?:\b\w+\.)+(?=\w)|(?:[\w.]+\.)?<locals>\.")
+
+
+def output_text(node: GraphNode, name: str) -> str:
+    """The type of this output as the pipeline around the node sees it, `""` where nothing is said."""
+    lists = 0
+    while isinstance(node, NestedPipeline):
+        lists += bool(node.map_over)
+        if node.outer_names.get(name) != name:
+            name = next(inner for inner, outer in node.outer_names.items() if outer == name)
+        graph = node.pipeline.graph
+        node = graph.nodes[graph.producers[name]]
+    return listed(_returned(node, name), lists) if isinstance(node, Node) else ""
+
+
+def input_text(node: GraphNode, name: str) -> str:
+    """The type of this input as the pipeline around the node sees it: that of the first inner node that says one."""
+    todo = [(node, name, 0)]
+    seen: set[tuple[int, str]] = set()
+    while todo:
+        reader, read, lists = todo.pop()
+        if (id(reader), read) in seen:
+            continue
+        seen.add((id(reader), read))
+        if isinstance(reader, NestedPipeline):
+            inner = reader.inner_names[read]
+            lists += read in reader.map_over
+            nodes = reader.pipeline.graph.nodes
+            takers = [each for each in nodes if any(parameter.name == inner for parameter in each.parameters)]
+            todo += [(taker, inner, lists) for taker in reversed(takers)]
+        elif isinstance(reader, Node):
+            text = short(_annotations(reader).get(read))
+            if text:
+                return listed(text, lists)
+    return ""
+
+
+def listed(text: str, lists: int) -> str:
+    """The type of a list of such values, `lists` times over."""
+    return _cut("list[" * lists + text + "]" * lists) if text and lists else text
+
+
+def short(hint: Any) -> str:
+    """An annotation without the modules of its names: `DataFrame`, `list[str]`, `int | None`."""
+    if hint is None:
+        return ""
+    if isinstance(hint, type) and not typing.get_args(hint):
+        return _cut(hint.__name__)
+    try:
+        text = hint if isinstance(hint, str) else repr(hint)
+    except Exception:
+        # Whatever a user's object does when it is shown, it must not stop a picture.
+        return ""
+    return _cut(_MODULES.sub("", text.strip().strip("'\"")))
+
+
+def _returned(node: Node[..., Any], name: str) -> str:
+    hint = _annotations(node).get("return")
+    if not node.unpacks:
+        return short(hint)
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple and len(parts) == len(node.outputs) and ... not in parts:
+        return short(parts[node.outputs.index(name)])
+    return ""
+
+
+def _annotations(node: Node[..., Any]) -> dict[str, Any]:
+    found = getattr(node.func, "__annotations__", None)
+    return found if isinstance(found, dict) else {}
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
