@@ -18,14 +18,14 @@ PAIRS = list(itertools.product(MODES, MODES))
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
-def pair(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
+def in_modes(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
     nodes, items = request.param
     with LocalBackend(node_execution=nodes, map_execution=items, max_workers=2) as backend:
         yield backend
 
 
 @pytest.fixture(scope="module", params=[pair for pair in PAIRS if "parallel" in pair], ids="-".join)
-def pair_on_threads(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
+def on_threads(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
     nodes, items = request.param
     with LocalBackend(engine="threaded", node_execution=nodes, map_execution=items, max_workers=2) as backend:
         yield backend
@@ -33,14 +33,14 @@ def pair_on_threads(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
 
 class TestPairOfModes(ContextContract):
     @pytest.fixture
-    def backend(self, pair: LocalBackend) -> LocalBackend:
-        return pair
+    def backend(self, in_modes: LocalBackend) -> LocalBackend:
+        return in_modes
 
 
 class TestPairOfModesOnThreads(ContextContract):
     @pytest.fixture
-    def backend(self, pair_on_threads: LocalBackend) -> LocalBackend:
-        return pair_on_threads
+    def backend(self, on_threads: LocalBackend) -> LocalBackend:
+        return on_threads
 
 
 @pytest.mark.parametrize("what", ["check_events", "check_cached"])

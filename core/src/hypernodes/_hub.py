@@ -252,12 +252,17 @@ def _takes_turns(backend: Backend) -> bool:
 
 
 class _Lane:
-    """One stage in one place, worked off by a thread of its own."""
+    """One stage in one place, worked off by a thread of its own.
+
+    Its rows are numbered on their own, as engines give what comes of consecutive rows in one batch; `out` has, by these
+    numbers, what they are called outside.
+    """
 
     def __init__(self, stage: Stage, backend: Any, arrivals: SimpleQueue[Any], told: Told | None) -> None:
         self.feed = QueueFeed()
         self.told = told
-        self.out = 0  # rows that are in it; its owner counts
+        self.out: dict[int, int] = {}
+        self._count = 0
         self.stage, self.backend, self.arrivals = stage, backend, arrivals
         context = contextvars.copy_context()
         self.thread = threading.Thread(
@@ -265,11 +270,16 @@ class _Lane:
         )
         self.thread.start()
 
+    def put(self, task: Task) -> None:
+        self.out[self._count] = task.index
+        self.feed.put(Task(self._count, task.values))
+        self._count += 1
+
     def _run(self) -> None:
         try:
             with using(self.backend, self.told) as place:
                 for batch in _execute(place, self.stage, self.feed):
-                    self.arrivals.put(batch)
+                    self.arrivals.put((self, batch))
         except BaseException as error:
             self.arrivals.put(error)
 
@@ -297,8 +307,7 @@ class _Lanes:
         )
         self.lanes: dict[int, _Lane] = {}  # by stage, the one that was not used for longest first
         self.ended: list[_Lane] = []
-        self.lane_of: dict[int, _Lane] = {}
-        self.arrivals: SimpleQueue[Batch | BaseException] = SimpleQueue()
+        self.arrivals: SimpleQueue[tuple[_Lane, Batch] | BaseException] = SimpleQueue()
         self.inline: deque[Dispatch] = deque()
         self.waiting: dict[int, deque[Dispatch]] = {}  # by place, for places that take one item after another
         self.busy: set[int] = set()
@@ -351,9 +360,7 @@ class _Lanes:
                 self._end_an_idle_lane()
             lane = _Lane(stage, backend, self.arrivals, self.told)
         self.lanes[id(stage)] = lane
-        lane.out += 1
-        self.lane_of[dispatch.id] = lane
-        lane.feed.put(Task(dispatch.id, dispatch.tasks[0].values))
+        lane.put(Task(dispatch.id, dispatch.tasks[0].values))
 
     def _next_turn(self, place: int) -> None:
         self.busy.discard(place)
@@ -374,18 +381,19 @@ class _Lanes:
     def _run_inline(self, dispatch: Dispatch) -> None:
         """What runs one after another on this machine runs in the caller's own thread."""
         task = Task(dispatch.id, dispatch.tasks[0].values)
-        self._land(Batch.of(run_task(dispatch.stage, task, "local:sequential")))
+        outcome = run_task(dispatch.stage, task, "local:sequential")
+        failures = {} if outcome.failure is None else {0: (outcome.failure, outcome.step)}
+        self.scheduler.done(dispatch.id, Reply([outcome.values], failures))
 
-    def _land(self, arrival: Batch | BaseException) -> None:
+    def _land(self, arrival: tuple[_Lane, Batch] | BaseException) -> None:
         if isinstance(arrival, BaseException):
             raise arrival
-        for at, values in enumerate(arrival.values):
-            failed = arrival.failures.get(at)
-            lane = self.lane_of.pop(arrival.first + at, None)
-            if lane is not None:
-                lane.out -= 1
-                self._next_turn(lane.stage.steps[0].place)
-            self.scheduler.done(arrival.first + at, Reply([values], {0: failed} if failed else {}))
+        lane, batch = arrival
+        for at, values in enumerate(batch.values):
+            failed = batch.failures.get(at)
+            dispatch_id = lane.out.pop(batch.first + at)
+            self._next_turn(lane.stage.steps[0].place)
+            self.scheduler.done(dispatch_id, Reply([values], {0: failed} if failed else {}))
 
 
 class Turns:

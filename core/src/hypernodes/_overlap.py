@@ -56,7 +56,13 @@ async def overlap(
     news = asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
-    feed.on_more(lambda: loop.call_soon_threadsafe(news.set))
+
+    def wake() -> None:
+        # A feed may be closed once more when all its rows are done and the loop is gone.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(news.set)
+
+    feed.on_more(wake)
     finished = False
     try:
         work: _Work

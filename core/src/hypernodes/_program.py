@@ -71,6 +71,8 @@ class Program:
     def made(self, error: BaseException) -> dict[int, Any]:
         """By slot, those outputs that had been made when the exception was raised."""
         entry = self.frame_of(error)
+        if entry is None and isinstance(error.__cause__, StopIteration):
+            entry = self.frame_of(error.__cause__)  # it left a coroutine; see `_as_raised`
         found = {} if entry is None else entry.tb_frame.f_locals
         return {slot: found[self.spell[slot]] for slot in self.made_slots if self.spell[slot] in found}
 

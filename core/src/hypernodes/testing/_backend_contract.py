@@ -243,6 +243,14 @@ class BackendContract(ContextContract):
             opened = [event for event in log.events if event.kind == "place" and event.place == place]
             assert not self.is_remote or not opened
 
+    def test_quick_items_that_go_there_twice_are_not_mixed_up(self, backend: Any) -> None:
+        there = Pipeline(nodes=[double], name="there", backend=backend)
+        again = Pipeline(nodes=[node(lambda here: ("again", here), output_name="again")], name="twice", backend=backend)
+        here = node(lambda doubled: ("here", doubled), output_name="here")
+        pipeline = Pipeline(nodes=[there, here, again], backend=LocalBackend())
+        found = pipeline.map(rows(300), output_name="again")
+        compare([("again", ("here", 2 * x)) for x in range(300)], found)
+
     def test_one_backend_serves_two_threads_at_once(self, backend: Any) -> None:
         pipeline, found = nested(double, backend=backend), dict[int, Any]()
 

@@ -11,14 +11,14 @@ import itertools
 import linecache
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import unified_diff
 from functools import cached_property
-from pprint import pformat
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from hypernodes import MemoryCache
 from hypernodes.testing import _oracle
 from hypernodes.testing._compare import compare
-from hypernodes.testing._event_tree import Branch, EventLog
+from hypernodes.testing._event_tree import Branch, EventLog, outline
 from hypernodes.testing._values import IMPORTS, PRELUDE
 
 if TYPE_CHECKING:
@@ -297,8 +297,9 @@ class Case:
 
     def _same_trees(self, expected: Branch | None, actual: Branch | None) -> None:
         if expected != actual:
-            shown = f"expected the events\n{pformat(expected)}\ngot\n{pformat(actual)}"
-            raise AssertionError(f"{shown}\n\n{self.source()}")
+            lines = unified_diff(outline(expected), outline(actual), "expected", "got", lineterm="")
+            shown = "\n".join(lines)
+            raise AssertionError(f"other events than expected\n{shown}\n\n{self.source()}")
 
     def source(self) -> str:
         """The case as a program: running it makes the call and prints what came back."""

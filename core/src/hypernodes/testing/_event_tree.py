@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hypernodes import Callback, Event, Run
 from hypernodes._events import Listener
 
-__all__ = ["Branch", "EventLog", "event_problems", "normalised"]
+__all__ = ["Branch", "EventLog", "event_problems", "normalised", "outline"]
 
 Position = tuple[tuple[int, int], ...]
 
@@ -22,6 +22,16 @@ class Branch(NamedTuple):
     status: str
     error: str
     children: tuple[Branch, ...]
+
+
+def outline(branch: Branch | None, depth: int = 0) -> list[str]:
+    """The tree as lines to read and to compare."""
+    if branch is None:
+        return ["nothing"]
+    item = "" if branch.item is None else f" (item {branch.item})"
+    error = f" {branch.error}" if branch.error else ""
+    own = f"{'  ' * depth}{branch.kind} {branch.name}{item}: {branch.status}{error}"
+    return [own, *(line for child in branch.children for line in outline(child, depth + 1))]
 
 
 class EventLog(Callback):
