@@ -1,4 +1,4 @@
-"""A real browser without a window, driven over a pipe: Chromium's own protocol, and nothing to install but the browser."""
+"""A real browser without a window, driven over a pipe by its own protocol: nothing else is needed."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ class Page:
     def box(self, selector: str) -> dict[str, float]:
         """Where an element stands on the screen, scrolled into view."""
         return self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            "e.scrollIntoView({block: 'center'});"
             "const b = e.getBoundingClientRect(); return {x: b.x, y: b.y, width: b.width, height: b.height}; })()"
         )
 

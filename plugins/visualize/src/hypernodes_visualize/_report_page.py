@@ -41,9 +41,10 @@ def report_of(run: Run, tally: Tally, *, messages: bool = False) -> str:
     paths = list(dict.fromkeys([*tally.nodes, *(bar.path for bar in tally.bars)]))
     at_path = {path: at for at, path in enumerate(paths)}
     drawing, boxes = _drawing(run, at_path)
-    title = f"{run.pipeline}: {_WORDS.get(tally.status, tally.status)}"
+    name = " > ".join(tally.path) or run.pipeline
+    title = f"{name}: {_WORDS[_status(tally)]}"
     body = [
-        f'<header><h1>{escape(run.pipeline)}<span class="status {_status(tally)}">{_WORDS[_status(tally)]}</span></h1>',
+        f'<header><h1>{escape(name)}<span class="status {_status(tally)}">{_WORDS[_status(tally)]}</span></h1>',
         _facts(run, tally),
         "</header><main>",
         '<section class="wide"><h2>Timeline</h2>',
@@ -73,9 +74,10 @@ def _facts(run: Run, tally: Tally) -> str:
         ("began", datetime.fromtimestamp(began, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")),
         ("took", seconds_text(ended - began)),
     ]
-    if run.kind == "map":
-        done = tally.items_ok + tally.items_failed
-        total = f" of {run.total:,}" if run.total is not None and run.total != done else ""
+    done = tally.items_ok + tally.items_failed
+    if tally.kind == "map" or done:
+        expected = run.total if tally.kind == "map" else None
+        total = f" of {expected:,}" if expected is not None and expected != done else ""
         facts += [("items", f"{done:,}{total}"), ("failed items", f"{tally.items_failed:,}")]
     errors = sum(node.errors for node in tally.nodes.values())
     facts += [

@@ -91,7 +91,9 @@ class Tally:
         self.items_ok = 0
         self.items_failed = 0
         self.items_stopped = 0
-        self.top = ""  # the span of the outermost thing heard
+        self.top = ""  # the span of the outermost thing heard, while it goes on
+        self.path: Path = ()
+        self.kind = ""
         self.began: float | None = None
         self.ended: float | None = None
         self.status = ""
@@ -102,7 +104,7 @@ class Tally:
             if self.began is None:
                 self.began = event.time
             if not self.top:
-                self.top = event.span
+                self.top, self.path, self.kind = event.span, event.path, event.kind
             return
         self.ended = event.time if self.ended is None else max(self.ended, event.time)
         if event.kind == "node":
@@ -113,7 +115,10 @@ class Tally:
             self.items_stopped += event.status == "stopped"
         if event.failure is not None:
             failure = event.failure
-            self._fault(failure.path, failure.items, failure.where, failure.type_name, failure.place, failure.message)
+            # All that is around a failure ends in it too; where it began it is counted.
+            new = event.path == failure.path and event.kind != "node"
+            told = failure.where, failure.type_name, failure.place, failure.message
+            self._fault(failure.path, failure.items, *told, new=new)
         elif event.span == self.top and event.status == "error" and event.error:
             self._fault(event.path, event.items, event.where, event.error, "", "")
 
@@ -121,7 +126,8 @@ class Tally:
         """Whether this event ends the outermost thing heard."""
         if event.phase != "end" or event.span != self.top:
             return False
-        self.status, self.top = event.status, ""
+        # A nested pipeline under a map ends many times: one failure is one too many.
+        self.status, self.top = "error" if self.status == "error" else event.status, ""
         return True
 
     def _node(self, event: Event) -> None:
@@ -163,11 +169,13 @@ class Tally:
         else:
             self.bars[at] = bar
 
-    def _fault(self, path: Path, items: Items, where: str, kind: str, place: str, message: str) -> None:
+    def _fault(
+        self, path: Path, items: Items, where: str, kind: str, place: str, message: str, *, new: bool = True
+    ) -> None:
         known = self.faults.get((path, items))
         if known is not None:
             known.kind, known.place, known.message = kind or known.kind, place or known.place, message or known.message
         elif len(self.faults) < MOST_FAILURES:
             self.faults[path, items] = Fault(where, path, kind, place, message)
-        else:
+        elif new:
             self.faults_left_out += 1
