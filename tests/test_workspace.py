@@ -89,7 +89,8 @@ def test_the_bundle_brings_the_core_the_local_plugins_progress_and_pictures() ->
 def test_each_extra_of_the_bundle_brings_its_plugin() -> None:
     extras = ROOT_FILE["project"]["optional-dependencies"]
     plugins = {name: [Requirement(line).name for line in lines] for name, lines in extras.items() if name != "all"}
-    expected = {name: [f"hypernodes-{name}"] for name in ("daft", "modal", "coiled", "ray", "fsspec", "progress")}
+    expected = {name: [f"hypernodes-{name}"] for name in ("daft", "modal", "coiled", "ray")}
+    expected |= {name: [f"hypernodes-{name}"] for name in ("fsspec", "progress", "visualize")}
     expected["telemetry"] = ["hypernodes-opentelemetry"]
     assert plugins == expected
     [everything] = map(Requirement, extras["all"])
