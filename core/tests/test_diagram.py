@@ -232,6 +232,29 @@ def test_a_type_is_written_as_people_write_it(name: str, text: str) -> None:
     assert short(hints.__annotations__[name]) == text
 
 
+Pair = tuple[int, list[str]]
+
+
+@pytest.mark.parametrize("hint", ["tuple[int, list[str]]", "typing.Tuple[int, list[str]]", Pair])
+def test_each_output_of_several_has_its_own_type(hint: Any) -> None:
+    def both(x: int) -> Any:
+        return x, []
+
+    both.__annotations__["return"] = hint
+    [_, box] = diagram_of(Pipeline([node(both, output_name=("a", "b"))], name="pair")).nodes
+    assert box.outputs == (("a", "int"), ("b", "list[str]"))
+
+
+@pytest.mark.parametrize("hint", ["tuple[int, ...]", "tuple[int, str, str]", "list[int, str]", "not python(", Any])
+def test_outputs_of_which_nothing_is_said_have_no_type(hint: Any) -> None:
+    def both(x: int) -> Any:
+        return x, []
+
+    both.__annotations__["return"] = hint
+    [_, box] = diagram_of(Pipeline([node(both, output_name=("a", "b"))], name="pair", check_types=False)).nodes
+    assert box.outputs == (("a", ""), ("b", ""))
+
+
 def test_a_hint_that_cannot_be_shown_stops_no_picture() -> None:
     class Hint:
         def __repr__(self) -> str:
