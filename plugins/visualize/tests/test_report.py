@@ -254,10 +254,9 @@ def test_on_a_nested_pipeline_it_tells_of_that_alone(tmp_path: Path) -> None:
     outer = Pipeline([watched, measure], name="outer")
     outer.map(rows(4, item1="bad"), on_error="return")
     report = Report(file)
-    assert report.heading.startswith("outer > inner")
     assert [row[:2] for row in report.tables[0][1:]] == [["outer > inner > clean", "4"]]
     assert "items" not in report.facts, "the items are those of the pipeline around it"
-    assert "<title>outer &gt; inner: failed</title>" in report.text
+    assert len(report.tables[1]) == 2
 
 
 # --- many events ---

@@ -41,10 +41,9 @@ def report_of(run: Run, tally: Tally, *, messages: bool = False) -> str:
     paths = list(dict.fromkeys([*tally.nodes, *(bar.path for bar in tally.bars)]))
     at_path = {path: at for at, path in enumerate(paths)}
     drawing, boxes = _drawing(run, at_path)
-    name = " > ".join(tally.path) or run.pipeline
-    title = f"{name}: {_WORDS[_status(tally)]}"
+    title = f"{run.pipeline}: {_WORDS[_status(tally)]}"
     body = [
-        f'<header><h1>{escape(name)}<span class="status {_status(tally)}">{_WORDS[_status(tally)]}</span></h1>',
+        f'<header><h1>{escape(run.pipeline)}<span class="status {_status(tally)}">{_WORDS[_status(tally)]}</span></h1>',
         _facts(run, tally),
         "</header><main>",
         '<section class="wide"><h2>Timeline</h2>',
@@ -75,9 +74,9 @@ def _facts(run: Run, tally: Tally) -> str:
         ("took", seconds_text(ended - began)),
     ]
     done = tally.items_ok + tally.items_failed
-    if tally.kind == "map" or done:
-        expected = run.total if tally.kind == "map" else None
-        total = f" of {expected:,}" if expected is not None and expected != done else ""
+    # Who listens to a nested pipeline does not hear of the items around it.
+    if run.kind == "map" and (tally.items_begun or not tally.nodes):
+        total = f" of {run.total:,}" if run.total is not None and run.total != done else ""
         facts += [("items", f"{done:,}{total}"), ("failed items", f"{tally.items_failed:,}")]
     errors = sum(node.errors for node in tally.nodes.values())
     facts += [

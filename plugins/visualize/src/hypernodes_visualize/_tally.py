@@ -91,9 +91,8 @@ class Tally:
         self.items_ok = 0
         self.items_failed = 0
         self.items_stopped = 0
-        self.top = ""  # the span of the outermost thing heard, while it goes on
-        self.path: Path = ()
-        self.kind = ""
+        self.top = ""  # the span of the outermost thing heard
+        self.items_begun = 0
         self.began: float | None = None
         self.ended: float | None = None
         self.status = ""
@@ -104,7 +103,8 @@ class Tally:
             if self.began is None:
                 self.began = event.time
             if not self.top:
-                self.top, self.path, self.kind = event.span, event.path, event.kind
+                self.top = event.span
+            self.items_begun += event.kind == "item" and event.parent == self.top
             return
         self.ended = event.time if self.ended is None else max(self.ended, event.time)
         if event.kind == "node":
@@ -126,8 +126,7 @@ class Tally:
         """Whether this event ends the outermost thing heard."""
         if event.phase != "end" or event.span != self.top:
             return False
-        # A nested pipeline under a map ends many times: one failure is one too many.
-        self.status, self.top = "error" if self.status == "error" else event.status, ""
+        self.status, self.top = event.status, ""
         return True
 
     def _node(self, event: Event) -> None:
