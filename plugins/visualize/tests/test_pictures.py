@@ -184,6 +184,25 @@ def test_without_graphviz_png_is_refused_with_what_to_install_or_save(tmp_path: 
         top.visualize(filename=tmp_path / "top.png")
 
 
+def test_a_graphviz_that_fails_at_png_says_what_else_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "dot").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "dot").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PluginLoadError, match=r"'dot' of Graphviz failed.*for 4 boxes; show fewer with depth="):
+        top.visualize(filename=tmp_path / "top.png")
+
+
+def test_a_graphviz_that_never_ends_is_stopped_and_our_layout_draws(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "dot").write_text("#!/bin/sh\nwhile :; do :; done\n")
+    (tmp_path / "dot").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("hypernodes_visualize._graphviz._SECONDS", 0.2)
+    diagram = top.visualize(None).diagram
+    assert in_svg(drawn(diagram, "svg"), diagram) == everything(diagram)
+
+
 def test_a_graphviz_that_says_nonsense_or_fails_gives_way_to_our_layout(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -336,7 +336,16 @@ def test_a_report_asks_for_nothing_outside_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 µs"), (8.3e-4, "830 µs"), (0.0123, "12.3 ms"), (4.56, "4.56 s"), (187, "3 min 7 s"), (7260, "2 h 1 min")],
+    [
+        (0, "0 ns"),
+        (4.2e-7, "420 ns"),
+        (1.5e-6, "1.5 µs"),
+        (8.3e-4, "830 µs"),
+        (0.0123, "12.3 ms"),
+        (4.56, "4.56 s"),
+        (187, "3 min 7 s"),
+        (7260, "2 h 1 min"),
+    ],
 )
 def test_a_duration_is_written_as_people_read_it(seconds: float, text: str) -> None:
     assert seconds_text(seconds) == text

@@ -54,15 +54,23 @@ def dot_of(diagram: Diagram, orient: str) -> str:
 
 
 def png_of(diagram: Diagram, orient: str) -> bytes:
-    """The picture as PNG, drawn by Graphviz. Raises `PluginLoadError` where its program is not installed."""
+    """The picture as PNG, drawn by Graphviz. Raises `PluginLoadError` where its program is not installed, or fails."""
+    import shutil
+
     drawn = _pipe(dot_of(diagram, orient), "png")
-    if drawn is None:
+    if drawn is not None:
+        return drawn
+    other = "save '.svg' or '.html', which need nothing"
+    if shutil.which("dot") is None:
         raise PluginLoadError(
             f"pipeline '{diagram.name}' cannot be drawn as PNG here: that needs the program 'dot' of Graphviz, which "
-            "was not found or failed; install it with the system's package manager, such as 'apt install graphviz' or "
-            "'brew install graphviz', or save '.svg' or '.html', which need nothing"
+            "was not found; install it with the system's package manager, such as 'apt install graphviz' or "
+            f"'brew install graphviz', or {other}"
         )
-    return drawn
+    raise PluginLoadError(
+        f"pipeline '{diagram.name}' cannot be drawn as PNG: the program 'dot' of Graphviz failed, or took longer than "
+        f"{_SECONDS:.0f} s for {len(diagram.nodes):,} boxes; show fewer with depth=, or {other}"
+    )
 
 
 def dot_layout(diagram: Diagram, orient: str) -> Layout | None:

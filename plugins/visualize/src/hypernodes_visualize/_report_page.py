@@ -218,10 +218,12 @@ def _data(tally: Tally, paths: list[Path], at_path: dict[Path, int], boxes: dict
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration as people read it: `830 µs`, `12.3 ms`, `4.56 s`, `3 min 7 s`."""
+    """A duration as people read it: `420 ns`, `830 µs`, `12.3 ms`, `4.56 s`, `3 min 7 s`."""
     seconds = max(0.0, seconds)
+    if seconds < 1e-6:
+        return f"{seconds * 1e9:.0f} ns"
     if seconds < 1e-3:
-        return f"{seconds * 1e6:.0f} µs"
+        return f"{seconds * 1e6:.3g} µs"
     if seconds < 1:
         return f"{seconds * 1e3:.3g} ms"
     if seconds < 60:
