@@ -14,8 +14,10 @@ public registry belongs to an unrelated project up to 0.4.8. `guard` holds that 
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,8 +120,29 @@ def guard(session: nox.Session, expected: dict[str, Path]) -> None:
     session.run("python", "-c", GUARD, VERSION, str(ROOT), *expected, silent=True, log=False)
 
 
+@functools.cache
+def browser() -> None:
+    """In CI, try once to install what the tests of pictures look with; without it they skip and say so."""
+    found = any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+    if not CI or found or not shutil.which("apt-get") or os.geteuid() != 0 or not Path("/etc/debian_version").exists():
+        return
+    commands = "apt-get update && apt-get install -y --no-install-recommends chromium graphviz"
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    with subprocess.Popen(["sh", "-c", commands], env=environment, start_new_session=True, **quiet) as running:
+        try:
+            failed = running.wait(300) != 0
+        except subprocess.TimeoutExpired:
+            failed = True
+            os.killpg(running.pid, signal.SIGKILL)
+    if failed:
+        print("no browser could be installed: the tests that need one skip", file=sys.stderr)
+
+
 def pytest(session: nox.Session, *paths: str) -> None:
     """Run the tests in these paths, or all; in CI with short tracebacks, so that many failures fit into a log's end."""
+    if not paths:
+        browser()
     session.run("pytest", *(["--tb=short"] if CI else []), *paths, *session.posargs)
 
 

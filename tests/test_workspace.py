@@ -80,16 +80,17 @@ def test_packages_support_the_same_pythons(name: str) -> None:
     assert named == {"3.11", "3.12", "3.13"}
 
 
-def test_the_bundle_brings_the_core_the_local_plugins_and_progress() -> None:
+def test_the_bundle_brings_the_core_the_local_plugins_progress_and_pictures() -> None:
     wanted = {Requirement(line).name for line in ROOT_FILE["project"]["dependencies"]}
-    plugins = {"hypernodes-local-threaded", "hypernodes-local-multiprocess", "hypernodes-progress"}
-    assert wanted == {"hypernodes-core", *plugins}
+    local = {"hypernodes-local-threaded", "hypernodes-local-multiprocess"}
+    assert wanted == {"hypernodes-core", *local, "hypernodes-progress", "hypernodes-visualize"}
 
 
 def test_each_extra_of_the_bundle_brings_its_plugin() -> None:
     extras = ROOT_FILE["project"]["optional-dependencies"]
     plugins = {name: [Requirement(line).name for line in lines] for name, lines in extras.items() if name != "all"}
-    expected = {name: [f"hypernodes-{name}"] for name in ("daft", "modal", "coiled", "ray", "fsspec", "progress")}
+    expected = {name: [f"hypernodes-{name}"] for name in ("daft", "modal", "coiled", "ray")}
+    expected |= {name: [f"hypernodes-{name}"] for name in ("fsspec", "progress", "visualize")}
     expected["telemetry"] = ["hypernodes-opentelemetry"]
     assert plugins == expected
     [everything] = map(Requirement, extras["all"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from hypernodes._nest import NestedPipeline
@@ -74,10 +76,25 @@ def _returned(node: Node[..., Any], name: str) -> str:
     hint = _annotations(node).get("return")
     if not node.unpacks:
         return short(hint)
-    parts = typing.get_args(hint)
-    if typing.get_origin(hint) is tuple and len(parts) == len(node.outputs) and ... not in parts:
-        return short(parts[node.outputs.index(name)])
-    return ""
+    parts = _parts(hint)
+    return short(parts[node.outputs.index(name)]) if len(parts) == len(node.outputs) else ""
+
+
+def _parts(hint: Any) -> Sequence[Any]:
+    """What a tuple's annotation says of each place; nothing where it is no tuple of known length."""
+    if not isinstance(hint, str):
+        parts = typing.get_args(hint)
+        return parts if typing.get_origin(hint) is tuple and ... not in parts else ()
+    # An annotation that nobody has evaluated, as under `from __future__ import annotations`.
+    try:
+        read = ast.parse(hint.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+    if not isinstance(read, ast.Subscript) or ast.unparse(read.value).rpartition(".")[2] not in ("tuple", "Tuple"):
+        return ()
+    places = read.slice.elts if isinstance(read.slice, ast.Tuple) else [read.slice]
+    texts = [ast.unparse(place) for place in places]
+    return () if "..." in texts else texts
 
 
 def _annotations(node: Node[..., Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A real browser without a window, driven over a pipe: Chromium's own protocol, and nothing to install but the browser."""
+"""A real browser without a window, driven over a pipe by its own protocol: nothing else is needed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,18 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 SECONDS = 60.0
+PATH = os.environ.get("PATH", os.defpath)  # tests change it, and the browser may be a script
+
+# The browser reads commands from descriptor 3 and answers on 4. Shells differ in which descriptors they can move.
+LAUNCH = """
+import fcntl, os, sys
+given = [int(text) for text in sys.argv[1:3]]
+moved = [fcntl.fcntl(at, fcntl.F_DUPFD, 10) for at in given]
+for at, want in zip(moved, (3, 4), strict=True):
+    os.dup2(at, want)
+os.closerange(5, 256)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def executable() -> str | None:
@@ -86,7 +99,8 @@ class Page:
     def box(self, selector: str) -> dict[str, float]:
         """Where an element stands on the screen, scrolled into view."""
         return self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            "e.scrollIntoView({block: 'center'});"
             "const b = e.getBoundingClientRect(); return {x: b.x, y: b.y, width: b.width, height: b.height}; })()"
         )
 
@@ -124,15 +138,14 @@ def started(program: str, home: Path) -> Iterator[Page]:
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     options += ["--remote-debugging-pipe", f"--user-data-dir={home / 'profile'}", "--window-size=1300,1000"]
     options += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    # The browser reads commands from descriptor 3 and answers on 4.
-    shell = ["sh", "-c", f'exec "$0" "$@" 3<&{commands} 4>&{answers}', program, *options]
+    launch = [sys.executable, "-I", "-S", "-c", LAUNCH, str(commands), str(answers), program, *options]
     with subprocess.Popen(
-        shell,
+        launch,
         pass_fds=(commands, answers),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "HOME": str(home)},
+        env={**os.environ, "PATH": PATH, "HOME": str(home)},
         start_new_session=True,
     ) as process:
         os.close(commands)

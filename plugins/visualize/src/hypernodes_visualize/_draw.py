@@ -13,7 +13,10 @@ __all__ = ["FORMS", "draw"]
 
 FORMS = ("svg", "png", "dot", "mmd", "html")
 
-_PAGE_STYLE = "body{margin:1.5rem;background:#f1f3f5}@media (prefers-color-scheme:dark){body{background:#0e1013}}"
+_PAGE_STYLE = (
+    "body{margin:1.5rem;background:#f1f3f5}body .hn{max-width:none}"  # what is wide is scrolled, not shrunk
+    "@media (prefers-color-scheme:dark){body{background:#0e1013}}"
+)
 
 
 def draw(diagram: Diagram, form: str, orient: str) -> str | bytes | None:

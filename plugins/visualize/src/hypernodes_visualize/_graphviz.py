@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import takewhile
 from typing import Any
 
 from hypernodes import PluginLoadError
@@ -15,7 +16,10 @@ __all__ = ["dot_layout", "dot_of", "png_of"]
 
 _INCH = 72.0
 _MARGIN = 8.0
+_SECONDS = 30.0  # that its program may take; a run waits for its report
 _TONES = ("#4263eb", "#0c8599", "#9c36b5", "#d9480f", "#2b8a3e", "#c2255c")
+
+Path = tuple[str, ...]
 
 
 def dot_of(diagram: Diagram, orient: str) -> str:
@@ -50,15 +54,23 @@ def dot_of(diagram: Diagram, orient: str) -> str:
 
 
 def png_of(diagram: Diagram, orient: str) -> bytes:
-    """The picture as PNG, drawn by Graphviz. Raises `PluginLoadError` where its program is not installed."""
+    """The picture as PNG, drawn by Graphviz. Raises `PluginLoadError` where its program is not installed, or fails."""
+    import shutil
+
     drawn = _pipe(dot_of(diagram, orient), "png")
-    if drawn is None:
+    if drawn is not None:
+        return drawn
+    other = "save '.svg' or '.html', which need nothing"
+    if shutil.which("dot") is None:
         raise PluginLoadError(
             f"pipeline '{diagram.name}' cannot be drawn as PNG here: that needs the program 'dot' of Graphviz, which "
-            "was not found or failed; install it with the system's package manager, such as 'apt install graphviz' or "
-            "'brew install graphviz', or save '.svg' or '.html', which need nothing"
+            "was not found; install it with the system's package manager, such as 'apt install graphviz' or "
+            f"'brew install graphviz', or {other}"
         )
-    return drawn
+    raise PluginLoadError(
+        f"pipeline '{diagram.name}' cannot be drawn as PNG: the program 'dot' of Graphviz failed, or took longer than "
+        f"{_SECONDS:.0f} s for {len(diagram.nodes):,} boxes; show fewer with depth=, or {other}"
+    )
 
 
 def dot_layout(diagram: Diagram, orient: str) -> Layout | None:
@@ -69,21 +81,21 @@ def dot_layout(diagram: Diagram, orient: str) -> Layout | None:
     by_path = {cluster.path: cluster.id for cluster in diagram.clusters}
     nodes = {node.id: f"{_quoted(node.id)} [{_fixed(node_size(node))}];" for node in diagram.nodes}
     cluster_of = dict(home)
-    trunks: dict[tuple[str, str], list[int]] = {}
+    trunks: dict[tuple[str, str, Path], list[int]] = {}
     for at, edge in enumerate(diagram.edges):
-        trunks.setdefault((edge.source, edge.name), []).append(at)
+        # A label outside a pipeline that holds both ends would pull the arrow out of it, and back upwards.
+        around = _shared(paths[home[edge.source]], paths[home[edge.target]])
+        trunks.setdefault((edge.source, edge.name, around), []).append(at)
     links: list[str] = []
     texts: dict[str, str] = {}
-    for number, ((source, _), readers) in enumerate(trunks.items()):
+    for number, ((source, _, around), readers) in enumerate(trunks.items()):
         edges = [diagram.edges[at] for at in readers]
         start, text = source, labelled(edges[0], inputs)
         if text:
             start = f"t{number}"
             texts[start] = text
             nodes[start] = f"{_quoted(start)} [{_fixed(label_size(text))}];"
-            both = zip(paths[home[source]], *(paths[home[edge.target]] for edge in edges), strict=False)
-            shared = tuple(names[0] for names in both if len(set(names)) == 1)
-            cluster_of[start] = by_path.get(shared, diagram.clusters[0].id)
+            cluster_of[start] = by_path[around]
             links.append(f"  {_quoted(source)} -> {_quoted(start)} [comment={_quoted(f'stem {number}')}, dir=none];")
         for at in readers:
             target = diagram.edges[at].target
@@ -112,6 +124,12 @@ def dot_layout(diagram: Diagram, orient: str) -> Layout | None:
         return None
 
 
+def _shared(one: Path, other: Path) -> Path:
+    """The path of the innermost pipeline that holds both."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return tuple(name for name, _ in same)
+
+
 def _clusters(diagram: Diagram, nodes: dict[str, str], head: Any, home: dict[str, str] | None = None) -> list[str]:
     """The clusters with what stands in them, from the outermost in."""
     inside: dict[str, list[str]] = {cluster.id: [] for cluster in diagram.clusters}
@@ -136,7 +154,7 @@ def _clusters(diagram: Diagram, nodes: dict[str, str], head: Any, home: dict[str
 
 
 def _read(
-    found: dict[str, Any], diagram: Diagram, trunks: dict[tuple[str, str], list[int]], texts: dict[str, str]
+    found: dict[str, Any], diagram: Diagram, trunks: dict[tuple[str, str, Path], list[int]], texts: dict[str, str]
 ) -> Layout:
     """Graphviz' answer, with its y turned downwards."""
     _, _, wide, tall = (float(part) for part in found["bb"].split(","))
@@ -193,13 +211,15 @@ def _pipe(source: str, form: str) -> bytes | None:
     """What `dot` makes of the source; None where it is absent, fails or takes too long."""
     import subprocess
 
-    import graphviz
+    from graphviz.backend import DOT_BINARY
 
+    command = [str(DOT_BINARY), f"-T{form}"]
     try:
-        executable = graphviz.Source(source, engine="dot")
-        return bytes(executable.pipe(format=form, quiet=True))
-    except (graphviz.ExecutableNotFound, subprocess.SubprocessError, OSError):
+        # The library's own `pipe` waits without end.
+        done = subprocess.run(command, input=source.encode(), capture_output=True, check=True, timeout=_SECONDS)
+    except (subprocess.SubprocessError, OSError):
         return None
+    return done.stdout
 
 
 def _fixed(size: Size) -> str:
@@ -213,6 +233,6 @@ def _look(kind: str) -> str:
 
 
 def _quoted(*lines: str) -> str:
-    """A string of the language: quotes, backslashes and line ends cannot end or change it."""
-    texts = (plain(line).replace("\\", "\\\\").replace('"', '\\"') for line in lines)
+    """A string of the language: quotes, backslashes, entities and line ends cannot end or change it."""
+    texts = (plain(line).replace("\\", "\\\\").replace('"', '\\"').replace("&", "&amp;") for line in lines)
     return '"' + "\\n".join(texts) + '"'

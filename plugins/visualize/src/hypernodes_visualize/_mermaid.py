@@ -50,4 +50,4 @@ def _node(node: DiagramNode) -> str:
 
 def _escaped(text: str) -> str:
     """As Mermaid wants it: `#60;` for `<`. Letters, digits and what stands in plain types stay as they are."""
-    return "".join(char if char.isalnum() or char in " _.,:()[]|=→·…-" else f"#{ord(char)};" for char in plain(text))
+    return "".join(char if char.isalnum() or char in " _.,:()[]=→·…-" else f"#{ord(char)};" for char in plain(text))

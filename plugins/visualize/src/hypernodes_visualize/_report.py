@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,6 @@ from hypernodes.plugin import write_whole
 from hypernodes_visualize._tally import Tally
 
 __all__ = ["ReportCallback"]
-
-_PATIENCE = 20.0
-"""Where a report is written again and again, it takes at most one part in this many of the time."""
 
 
 class ReportCallback(Callback):
@@ -50,13 +46,11 @@ class _Notes:
         self.tally = Tally()
         self.fresh = True
         self.warned = False
-        self.not_before = 0.0
 
     def take(self, event: Event) -> None:
         self.tally.take(event)
         self.fresh = False
-        # A nested pipeline under a map ends many times: then not every end is worth a file.
-        if self.tally.over(event) and (event.kind != "nested" or time.monotonic() >= self.not_before):
+        if self.tally.over(event):
             self.write()
 
     def write(self) -> None:
@@ -64,7 +58,6 @@ class _Notes:
         if self.fresh:
             return
         self.fresh = True
-        began = time.monotonic()
         try:
             from hypernodes_visualize._report_page import report_of
 
@@ -76,7 +69,6 @@ class _Notes:
                     *(self.run.pipeline, self.filename, type(error).__name__, error),
                 )
             self.warned = True
-        self.not_before = time.monotonic() + _PATIENCE * (time.monotonic() - began)
 
 
 class _Listener:

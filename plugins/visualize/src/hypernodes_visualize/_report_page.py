@@ -41,7 +41,7 @@ def report_of(run: Run, tally: Tally, *, messages: bool = False) -> str:
     paths = list(dict.fromkeys([*tally.nodes, *(bar.path for bar in tally.bars)]))
     at_path = {path: at for at, path in enumerate(paths)}
     drawing, boxes = _drawing(run, at_path)
-    title = f"{run.pipeline}: {_WORDS.get(tally.status, tally.status)}"
+    title = f"{run.pipeline}: {_WORDS[_status(tally)]}"
     body = [
         f'<header><h1>{escape(run.pipeline)}<span class="status {_status(tally)}">{_WORDS[_status(tally)]}</span></h1>',
         _facts(run, tally),
@@ -73,8 +73,9 @@ def _facts(run: Run, tally: Tally) -> str:
         ("began", datetime.fromtimestamp(began, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")),
         ("took", seconds_text(ended - began)),
     ]
-    if run.kind == "map":
-        done = tally.items_ok + tally.items_failed
+    done = tally.items_ok + tally.items_failed
+    # Who listens to a nested pipeline does not hear of the items around it.
+    if run.kind == "map" and (tally.items_begun or not tally.nodes):
         total = f" of {run.total:,}" if run.total is not None and run.total != done else ""
         facts += [("items", f"{done:,}{total}"), ("failed items", f"{tally.items_failed:,}")]
     errors = sum(node.errors for node in tally.nodes.values())
@@ -217,10 +218,12 @@ def _data(tally: Tally, paths: list[Path], at_path: dict[Path, int], boxes: dict
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration as people read it: `830 µs`, `12.3 ms`, `4.56 s`, `3 min 7 s`."""
+    """A duration as people read it: `420 ns`, `830 µs`, `12.3 ms`, `4.56 s`, `3 min 7 s`."""
     seconds = max(0.0, seconds)
+    if seconds < 1e-6:
+        return f"{seconds * 1e9:.0f} ns"
     if seconds < 1e-3:
-        return f"{seconds * 1e6:.0f} µs"
+        return f"{seconds * 1e6:.3g} µs"
     if seconds < 1:
         return f"{seconds * 1e3:.3g} ms"
     if seconds < 60:

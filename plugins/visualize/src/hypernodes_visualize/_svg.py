@@ -36,6 +36,7 @@ STYLE = (
     ".hn .result{fill:#495057}.hn .wire{fill:none;stroke:#868e96;stroke-width:1.3}"
     ".hn .mapped .wire{stroke-width:2.6}.hn .head{fill:#868e96;stroke:none}"
     ".hn .label{fill:#495057}.hn .plate{fill:#fff;fill-opacity:.88}"
+    ".hn .header,.hn .plate,.hn .label{pointer-events:none}"
     ".hn .node.chosen .box{stroke:#f08c00;stroke-width:2.6}" + _tones(_LIGHT) + "@media (prefers-color-scheme:dark){"
     ".hn text{fill:#f1f3f5}.hn .ground{fill:#16191d}.hn .note{fill:#9aa2aa}"
     ".hn .frame{fill-opacity:.07}.hn .pill{fill-opacity:.2}"

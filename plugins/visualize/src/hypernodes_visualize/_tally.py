@@ -92,6 +92,7 @@ class Tally:
         self.items_failed = 0
         self.items_stopped = 0
         self.top = ""  # the span of the outermost thing heard
+        self.items_begun = 0
         self.began: float | None = None
         self.ended: float | None = None
         self.status = ""
@@ -103,6 +104,7 @@ class Tally:
                 self.began = event.time
             if not self.top:
                 self.top = event.span
+            self.items_begun += event.kind == "item" and event.parent == self.top
             return
         self.ended = event.time if self.ended is None else max(self.ended, event.time)
         if event.kind == "node":
@@ -113,7 +115,10 @@ class Tally:
             self.items_stopped += event.status == "stopped"
         if event.failure is not None:
             failure = event.failure
-            self._fault(failure.path, failure.items, failure.where, failure.type_name, failure.place, failure.message)
+            # All that is around a failure ends in it too; where it began it is counted.
+            new = event.path == failure.path and event.kind != "node"
+            told = failure.where, failure.type_name, failure.place, failure.message
+            self._fault(failure.path, failure.items, *told, new=new)
         elif event.span == self.top and event.status == "error" and event.error:
             self._fault(event.path, event.items, event.where, event.error, "", "")
 
@@ -163,11 +168,13 @@ class Tally:
         else:
             self.bars[at] = bar
 
-    def _fault(self, path: Path, items: Items, where: str, kind: str, place: str, message: str) -> None:
+    def _fault(
+        self, path: Path, items: Items, where: str, kind: str, place: str, message: str, *, new: bool = True
+    ) -> None:
         known = self.faults.get((path, items))
         if known is not None:
             known.kind, known.place, known.message = kind or known.kind, place or known.place, message or known.message
         elif len(self.faults) < MOST_FAILURES:
             self.faults[path, items] = Fault(where, path, kind, place, message)
-        else:
+        elif new:
             self.faults_left_out += 1
