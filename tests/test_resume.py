@@ -1,6 +1,6 @@
 """Programs that are killed while they run with a cache, and run again: nothing that was kept is computed twice.
 
-`HYPERNODES_CACHE_KILLS=1000` runs the long form.
+`HYPERNODES_CACHE_KILLS=1000` with `--timeout=0` runs the long form, `HYPERNODES_SEED` chooses other instants.
 """
 
 from __future__ import annotations
