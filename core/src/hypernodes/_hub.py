@@ -46,7 +46,7 @@ MOST_OPEN = 1024
 """Rows of a plan that crosses borders that may be under way at once."""
 
 MOST_LANES = 16
-"""Lanes that stay open though nothing runs in them: with caches there may be one for each choice of steps to run."""
+"""Lanes that may be open at once, beyond one for each place: with caches there may be one for each choice of steps."""
 
 REMOTE_CHUNK_SECONDS = 0.2
 
@@ -311,6 +311,7 @@ class _Lanes:
         self.inline: deque[Dispatch] = deque()
         self.waiting: dict[int, deque[Dispatch]] = {}  # by place, for places that take one item after another
         self.busy: set[int] = set()
+        self.later: deque[Dispatch] = deque()  # for lanes that there is no room for now
 
     def batches(self, feed: Feed) -> Iterator[Batch]:
         scheduler = self.scheduler
@@ -356,8 +357,9 @@ class _Lanes:
     def _send_by_lane(self, dispatch: Dispatch, stage: Stage, backend: Any) -> None:
         lane = self.lanes.pop(id(stage), None)
         if lane is None:
-            if len(self.lanes) >= MOST_LANES:
-                self._end_an_idle_lane()
+            if not self._has_room():
+                self.later.append(dispatch)
+                return
             lane = _Lane(stage, backend, self.arrivals, self.told)
         self.lanes[id(stage)] = lane
         lane.put(Task(dispatch.id, dispatch.tasks[0].values))
@@ -367,16 +369,24 @@ class _Lanes:
         if self.waiting.get(place):
             self._send(self.waiting[place].popleft())
 
-    def _end_an_idle_lane(self) -> None:
-        """Its thread ends by itself. The last lane of a place stays, since the place would close and open again."""
+    def _has_room(self) -> bool:
+        """Whether one more lane may open, perhaps in the place of an idle one.
+
+        The last lane of a place stays, since the place would close and open again; beyond those there is no more than
+        MOST_LANES.
+        """
+        if len(self.lanes) < MOST_LANES:
+            return True
         places = Counter(id(lane.backend) for lane in self.lanes.values())
-        for stage, lane in self.lanes.items():
-            if not lane.out and places[id(lane.backend)] > 1:
-                del self.lanes[stage]
-                lane.feed.close()
+        others = [stage for stage, lane in self.lanes.items() if places[id(lane.backend)] > 1]
+        for stage in others:
+            if not self.lanes[stage].out:
+                lane = self.lanes.pop(stage)
+                lane.feed.close()  # its thread ends by itself
                 self.ended = [other for other in self.ended if other.thread.is_alive()]
                 self.ended.append(lane)
-                return
+                return True
+        return not others
 
     def _run_inline(self, dispatch: Dispatch) -> None:
         """What runs one after another on this machine runs in the caller's own thread."""
@@ -393,6 +403,9 @@ class _Lanes:
             failed = batch.failures.get(at)
             dispatch_id = lane.out.pop(batch.first + at)
             self._next_turn(lane.stage.steps[0].place)
+            if self.later and not lane.out:
+                waiting = self.later.popleft()
+                self._send_by_lane(waiting, waiting.stage, self.places[waiting.stage.steps[0].place])
             self.scheduler.done(dispatch_id, Reply([values], {0: failed} if failed else {}))
 
 
