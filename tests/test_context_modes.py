@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from hypernodes import LocalBackend
-from hypernodes.testing import SubprocessBackend
+from hypernodes import LocalBackend, MemoryCache, Pipeline, node
+from hypernodes.testing import EventLog, SubprocessBackend
 from hypernodes.testing._context_contract import ContextContract
 from hypernodes.testing._promises import check_random_cases
 
@@ -52,3 +54,28 @@ def test_pipelines_over_several_backends_agree(what: str) -> None:
     options: dict[str, Any] = {} if what == "check_events" else {"any_order": True}
     with threads, processes, SubprocessBackend(machines=2) as far:
         check_random_cases(40, threads, what, backends=[far, processes, LocalBackend()], **options)
+
+
+@pytest.mark.parametrize("where", ["processes", "elsewhere"])
+def test_result_that_cannot_leave_its_worker_is_not_kept_and_fails_nothing(where: str) -> None:
+    guard = node(lambda x: threading.Lock(), output_name="guard")
+    use = node(lambda guard, x: (type(guard).__name__, x), output_name="used")
+    after = node(lambda used: [*used], output_name="after")
+    backends: dict[str, Any] = {
+        "processes": LocalBackend(node_execution="sequential", map_execution="parallel", max_workers=1),
+        "elsewhere": SubprocessBackend(),
+    }
+    log = EventLog()
+    with backends[where] as backend, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for options in ({}, {"cache": False}):
+            first = node(guard.func, output_name="guard", **options)
+            pipeline = Pipeline([first, use, after], backend=backend, cache=MemoryCache(), callbacks=[log])
+            for _ in range(2):
+                found = pipeline.map([{"x": x} for x in range(3)], output_name="after")
+                assert found == [["lock", x] for x in range(3)]
+            if not options:
+                assert log.statuses() == {"after": ["cached"] * 3}
+    assert {
+        "'guard', which it reads, cannot leave the process that it is made in" in str(one.message) for one in warned
+    }

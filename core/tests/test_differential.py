@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypernodes import LocalBackend
 from hypernodes._engine import Engine, Feed, Site
 from hypernodes._engines import SequentialEngine
-from hypernodes._task import Outcome, Stage
+from hypernodes._task import Outcome, Stage, run_task
 from hypernodes.testing import draw_case
 from hypernodes.testing._promises import check_random_cases
 
@@ -45,6 +45,25 @@ def test_engine_with_a_planted_bug_is_caught_with_seed_and_program() -> None:
     assert "draw_case(random.Random(" in caught.value.__notes__[0]
 
 
+@dataclass(frozen=True)
+class Repeating(Engine):
+    """An engine with a planted bug that no result shows: each row runs twice."""
+
+    name: ClassVar[str] = "repeating"
+
+    def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        for task in tasks:
+            run_task(stage, task)
+            yield run_task(stage, task)
+
+
+@pytest.mark.parametrize(("engine", "what"), [(Repeating(), "check_events"), (Lying(), "check_cached")])
+def test_planted_bug_in_events_or_with_a_cache_is_caught(engine: Engine, what: str) -> None:
+    with pytest.raises(AssertionError, match=r"expected") as caught:
+        check_random_cases(200, LocalBackend(engine=engine), what)
+    assert "Pipeline(name='main'" in str(caught.value)
+
+
 MODES = ("sequential", "async", "parallel")
 
 
@@ -56,6 +75,17 @@ def test_sequential_engine_agrees_on_two_thousand_pipelines() -> None:
 @pytest.mark.slow
 def test_async_engine_agrees() -> None:
     check_random_cases(500, LocalBackend(engine="async"), any_order=True)
+
+
+@pytest.mark.slow
+def test_events_of_the_async_engine_agree() -> None:
+    check_random_cases(500, LocalBackend(engine="async"), "check_events")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["sequential", "async"])
+def test_an_empty_cache_a_full_one_and_none_agree(engine: str) -> None:
+    check_random_cases(300, LocalBackend(engine=engine), "check_cached", any_order=True)
 
 
 @pytest.mark.slow
