@@ -9,7 +9,6 @@ from typing import Any
 from hypernodes._cache import Cache
 from hypernodes._errors import CacheError, NodeDefinitionError, a_kind, without_secrets
 from hypernodes._settings import INHERIT
-from hypernodes._signing import VARIABLE
 
 __all__ = ["checked_cache", "open_cache"]
 
@@ -41,6 +40,7 @@ def open_cache(address: str | os.PathLike[str] | Cache) -> Cache:
         if scheme:
             return _from_plugin(text, scheme[1])
     from hypernodes._disk import DiskCache
+    from hypernodes._signing import VARIABLE  # hashing, which importing hypernodes is spared
 
     return DiskCache(text, signing_key=f"env:{VARIABLE}" if os.environ.get(VARIABLE) else None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 from hypernodes._diagnose import culprit
@@ -31,6 +30,8 @@ class KeptCall:
         """Why there is no call to make; empty where there is one."""
         if self._call is None and not self._lost:
             try:
+                import pickle
+
                 self._call = pickle.loads(self._packed)
             except (Exception, SystemExit, GeneratorExit) as error:
                 self._lost = f"{type(error).__qualname__}: {text_of(error)}"
