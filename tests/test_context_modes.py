@@ -76,6 +76,5 @@ def test_result_that_cannot_leave_its_worker_is_not_kept_and_fails_nothing(where
                 assert found == [["lock", x] for x in range(3)]
             if not options:
                 assert log.statuses() == {"after": ["cached"] * 3}
-    assert {
-        "'guard', which it reads, cannot leave the process that it is made in" in str(one.message) for one in warned
-    }
+    reason = "'guard', which it reads, cannot leave the process that it is made in"
+    assert any(reason in str(one.message) for one in warned)
