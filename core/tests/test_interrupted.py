@@ -78,12 +78,12 @@ def test_pool_closes_where_an_interrupt_kept_a_thread_from_starting(monkeypatch:
 
 
 def test_all_threads_of_a_pool_end_with_it() -> None:
-    pool = ThreadPool(4)
+    pool = ThreadPool(4, "ends")
     together = threading.Barrier(4)
     futures = [pool.submit(together.wait, PATIENCE) for _ in range(4)]
     assert {future.result(PATIENCE) for future in futures} == set(range(4))
     pool.shutdown()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("hypernodes-")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ends-")]
 
 
 def test_pool_may_be_let_go_while_its_threads_take_what_it_cancels() -> None:
