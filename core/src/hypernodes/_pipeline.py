@@ -416,10 +416,10 @@ class Pipeline:
         return call
 
     def _prepare(self, given: tuple[str, ...], want: Wanted, *, watched: bool = False) -> Prepared:
-        with importing("hypernodes._observers"):  # a run is the first to need plugins
+        with importing("hypernodes._observers"):  # a run is the first to need plugins, and imports their manifests too
             from hypernodes import _observers
 
-        watched = watched or _observers.subscribed()
+            watched = watched or _observers.subscribed()
         key = (frozenset(given), want, watched)
         prepared = self._plans.get(key)
         if prepared is None:
