@@ -86,6 +86,15 @@ def test_all_threads_of_a_pool_end_with_it() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ends-")]
 
 
+def test_threads_of_a_forgotten_pool_end_too() -> None:
+    pool = ThreadPool(2, "forgotten")
+    assert pool.submit(int, "1").result(PATIENCE) == 1
+    (thread,) = [thread for thread in threading.enumerate() if thread.name.startswith("forgotten-")]
+    del pool
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
 def test_pool_may_be_let_go_while_its_threads_take_what_it_cancels() -> None:
     for _ in range(200):
         pool = ThreadPool(2)

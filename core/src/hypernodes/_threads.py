@@ -7,6 +7,7 @@ The standard library's pool waits for its threads when the program ends, however
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from queue import Empty, SimpleQueue
@@ -23,7 +24,7 @@ Work = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class ThreadPool(Executor):
-    """At most `workers` daemon threads, started as they are needed."""
+    """At most `workers` daemon threads, started as they are needed. They end with the pool, also if it is forgotten."""
 
     def __init__(self, workers: int, name: str = "hypernodes") -> None:
         self.workers, self.name = workers, name
@@ -32,6 +33,8 @@ class ThreadPool(Executor):
         self._idle = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._closed = False
+        # The threads hold the queue, not the pool: one that is let go of without a shutdown ends them all the same.
+        weakref.finalize(self, self._work.put, None).atexit = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         future: Future[T] = Future()
@@ -40,30 +43,11 @@ class ThreadPool(Executor):
                 raise RuntimeError("this thread pool has been shut down")
             self._work.put((future, fn, args, kwargs))
             if not self._idle.acquire(blocking=False) and len(self._threads) < self.workers:
-                thread = threading.Thread(target=self._run, name=f"{self.name}-{len(self._threads)}", daemon=True)
+                name = f"{self.name}-{len(self._threads)}"
+                thread = threading.Thread(target=_run, args=(self._work, self._idle), name=name, daemon=True)
                 self._threads.append(thread)
                 thread.start()
         return future
-
-    def _run(self) -> None:
-        mark_worker()
-        keep_thread_loop()
-        try:
-            while (work := self._work.get()) is not None:
-                future, fn, args, kwargs = work
-                if future.set_running_or_notify_cancel():
-                    try:
-                        result = fn(*args, **kwargs)
-                    except BaseException as error:
-                        future.set_exception(error)
-                    else:
-                        future.set_result(result)
-                        del result
-                del future, fn, args, kwargs, work
-                self._idle.release()
-        finally:
-            self._work.put(None)  # for the next one
-            close_thread_loop()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more work; with `wait` the threads end before this returns, without it they end on their own."""
@@ -78,6 +62,27 @@ class ThreadPool(Executor):
             for thread in threads:
                 if thread.is_alive():  # it never was where Ctrl-C struck while it was being started
                     thread.join()
+
+
+def _run(queue: SimpleQueue[Work | None], idle: threading.Semaphore) -> None:
+    mark_worker()
+    keep_thread_loop()
+    try:
+        while (work := queue.get()) is not None:
+            future, fn, args, kwargs = work
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = fn(*args, **kwargs)
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                    del result
+            del future, fn, args, kwargs, work
+            idle.release()
+    finally:
+        queue.put(None)  # for the next one
+        close_thread_loop()
 
 
 def _taken_from(queue: SimpleQueue[Work | None]) -> Iterator[Future[Any]]:
