@@ -5,17 +5,20 @@ Nothing here recurses over nodes or nesting, except into plans of mapped pipelin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from hypernodes._clock import CLOCK, Clock
+from hypernodes._errors import GraphError
+from hypernodes._gate import gates_of
 from hypernodes._graph import Graph, missing_inputs
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
-from hypernodes._plan import HIDDEN, SPAN, MapStep, Plan, Step
+from hypernodes._plan import HIDDEN, SCOPE, SPAN, MapStep, Plan, Step
+from hypernodes._resource import Need, Resource
 from hypernodes._settings import INHERIT, Bounds, Setting
 
-__all__ = ["Planned", "compile_plan"]
+__all__ = ["Planned", "any_node", "compile_plan", "uses_scope"]
 
 
 class Planned(Bounds, Protocol):
@@ -33,6 +36,10 @@ class Planned(Bounds, Protocol):
     def callbacks(self) -> tuple[Any, ...] | None: ...
 
 
+Named = int | Need
+"""What a name stands for: the slot of a value, or a resource."""
+
+
 class _Frame:
     """One pipeline while its nodes are being laid out."""
 
@@ -43,7 +50,7 @@ class _Frame:
         pipeline: Planned,
         path: tuple[str, ...],
         setting: int,
-        names: dict[str, int],
+        names: dict[str, Named],
         parent: _Frame | None = None,
         nest: NestedPipeline | None = None,
     ) -> None:
@@ -81,17 +88,19 @@ class _Timed:
 class _Mapped:
     """A mapped nested pipeline before its inner plan is known: which outputs are needed is found out first."""
 
-    __slots__ = ("nest", "path", "reads", "setting", "slots")
+    __slots__ = ("needs", "nest", "path", "reads", "setting", "slots")
 
     def __init__(
         self,
         nest: NestedPipeline,
         path: tuple[str, ...],
         setting: int,
-        reads: dict[str, int],
+        reads: dict[str, Named],
         slots: dict[str, int],
     ) -> None:
-        self.nest, self.path, self.setting, self.reads, self.slots = nest, path, setting, reads, slots
+        self.nest, self.path, self.setting, self.slots = nest, path, setting, slots
+        self.reads = {name: at for name, at in reads.items() if isinstance(at, int)}
+        self.needs = {name: need for name, need in reads.items() if isinstance(need, Need)}
 
 
 def compile_plan(
@@ -101,11 +110,13 @@ def compile_plan(
     default_backend: Any,
     *,
     watched: bool = False,
+    shared: Container[str] = (),
 ) -> Plan:
     """The plan that makes `wanted` from `given`, with only the steps that are needed upstream.
 
     A given name that a node makes overrides it: its producer runs only if something else needs it. The steps that
-    callbacks hear of read `SPAN`, with `watched` all steps do; it is then the last of the plan's inputs.
+    callbacks hear of read `SPAN`, with `watched` all steps do; it is then the last of the plan's inputs, after `SCOPE`
+    where a step needs or counts something. `shared` are those given names whose value is the same for all items.
     Raises `MissingInputError` for all needed inputs that are not given, at once.
     """
     own = pipeline.callbacks
@@ -120,9 +131,33 @@ def compile_plan(
     ).bounded_by(pipeline, pipeline.name)
     places = [default_backend if pipeline.backend is None else pipeline.backend]
     compiler = _Compiler(places, root)
-    names = (*given, SPAN) if compiler.hears(pipeline) else tuple(given)
-    plan = compiler.plan(pipeline, (pipeline.name,), 0, names, tuple(wanted), root.timeout is not None)
+    names = tuple(given)
+    if any_node(pipeline, uses_scope):
+        names += (SCOPE,)
+    if compiler.hears(pipeline):
+        names += (SPAN,)
+    alike = {name for name in names if name in shared}
+    plan = compiler.plan(pipeline, (pipeline.name,), 0, names, tuple(wanted), root.timeout is not None, alike)
     return plan._replace(places=tuple(places), settings=tuple(compiler.settings), levels=tuple(compiler.levels.items()))
+
+
+def any_node(pipeline: Planned, is_one: Callable[[GraphNode], object]) -> bool:
+    """Whether any node of this pipeline, or of one nested in it, is one of those."""
+    todo, seen = [pipeline], {id(pipeline)}
+    while todo:
+        for node in todo.pop().graph.nodes:
+            if isinstance(node, NestedPipeline):
+                if id(node.pipeline) not in seen:
+                    seen.add(id(node.pipeline))
+                    todo.append(node.pipeline)
+            elif is_one(node):
+                return True
+    return False
+
+
+def uses_scope(node: GraphNode) -> bool:
+    """Whether the node may need or count something for the whole call."""
+    return isinstance(node, Resource) or (isinstance(node, Node) and bool(node.limit or node.resources))
 
 
 class _Compiler:
@@ -180,10 +215,16 @@ class _Compiler:
         given: tuple[str, ...],
         wanted: tuple[str, ...],
         timed: bool,
+        shared: Container[str] = (),
+        needs: Mapping[str, Need] | None = None,
     ) -> Plan:
-        """The plan of one pipeline with those nested in it; `timed` says that a clock of its own starts with it."""
+        """The plan of one pipeline with those nested in it; `timed` says that a clock of its own starts with it.
+
+        `shared` are the inputs that all its items share, `needs` the resources that it has from around it.
+        """
         slots = len(given)
-        names = {name: slot for slot, name in enumerate(given)}
+        alike = {slot for slot, name in enumerate(given) if name in shared}
+        names: dict[str, Named] = {**(needs or {}), **{name: slot for slot, name in enumerate(given)}}
         root = frame = _Frame(pipeline, path, setting, names)
         self.levels[path] = setting
         laid: list[Step | _Mapped] = []
@@ -200,8 +241,9 @@ class _Compiler:
                 inner_path = (*frame.path, node.name)
                 reads = {inner: frame.names[outer] for outer, inner in node.inner_names.items() if outer in frame.names}
                 # In this order: whoever watches finds the span in the last place.
-                reads |= {name: frame.names[name] for name in (CLOCK, SPAN) if name in frame.names}
+                reads |= {name: frame.names[name] for name in (SCOPE, CLOCK, SPAN) if name in frame.names}
                 if node.map_over:
+                    self._check_over(node, frame)
                     made = {}
                     for inner in node.outer_names:
                         made[inner], slots = slots, slots + 1
@@ -214,24 +256,69 @@ class _Compiler:
                     frame = _Frame(node.pipeline, inner_path, inner_setting, reads, frame, node)
                     if timed:
                         slots = self._start_clock(frame, laid, slots)
+            elif isinstance(node, Resource):
+                frame.names.setdefault(node.name, self._need(node, frame))
             else:
                 assert isinstance(node, Node)
-                known = frame.names
-                found = tuple([(p.name, known[p.name]) for p in node.parameters if p.name in known])
-                own = self.settings[frame.setting]
-                if CLOCK in known:
-                    found += ((CLOCK, known[CLOCK]),)
-                if own.heard and SPAN in known:
-                    found += ((SPAN, known[SPAN]),)
-                writes = tuple(range(slots, slots + len(node.outputs)))
-                slots += len(writes)
-                retry = own.retry_of(node)
-                path_here = (*frame.path, node.name)
-                laid.append(Step(node, path_here, found, writes, own.place, frame.setting, retry, own.keep_inputs))
-                self._bind(frame, dict(zip(node.outputs, writes, strict=True)))
-        outputs = tuple((name, root.names[name]) for name in wanted)
+                step = self._step(node, frame, slots, alike)
+                slots += len(step.writes)
+                laid.append(step)
+                self._bind(frame, dict(zip(node.outputs, step.writes, strict=True)))
+        found = [(name, root.names[name]) for name in wanted]
+        outputs = tuple([(name, slot) for name, slot in found if isinstance(slot, int)])
         steps = self._needed(laid, {slot for _, slot in outputs}, path[0], given)
         return Plan(path, tuple((name, slot) for slot, name in enumerate(given)), outputs, steps, ())
+
+    def _step(self, node: Node[..., Any], frame: _Frame, slot: int, alike: Container[int]) -> Step:
+        """The call of a node, its outputs from `slot` on; `alike` are the slots that all items of the map share."""
+        known, own = frame.names, self.settings[frame.setting]
+        path = (*frame.path, node.name)
+        wired = [(p.name, known[p.name]) for p in node.parameters if p.name in known]
+        found = tuple([(name, at) for name, at in wired if isinstance(at, int)])
+        needs = tuple([(name, at) for name, at in wired if isinstance(at, Need)])
+        lists = None
+        if node.batching is not None:
+            lists = node.batching.over([name for name, _ in found], {name for name, at in found if at in alike})
+        gates = gates_of(node, path, own, self.places[own.place])
+        hidden = [SCOPE] * bool(needs or gates) + [CLOCK] * (CLOCK in known) + [SPAN] * (own.heard and SPAN in known)
+        return Step(
+            node,
+            path,
+            found + tuple([(name, _slot(known[name])) for name in hidden]),
+            tuple(range(slot, slot + len(node.outputs))),
+            own.place,
+            frame.setting,
+            own.retry_of(node),
+            own.keep_inputs,
+            lists=lists,
+            needs=needs,
+            gates=gates,
+        )
+
+    @staticmethod
+    def _need(resource: Resource, frame: _Frame) -> Need:
+        """The resource with those that it needs itself; it is built before any item is there, from nothing else."""
+        needs = []
+        for parameter in resource.parameters:
+            found = frame.names.get(parameter.name)
+            if isinstance(found, Need):
+                needs.append((parameter.name, found))
+            elif parameter.required or found is not None:
+                raise GraphError(
+                    f"resource '{' > '.join((*frame.path, resource.name))}' takes '{parameter.name}', which is no "
+                    "resource; it is built once for many items, so give that parameter a default value, or make a "
+                    f"resource called '{parameter.name}'"
+                )
+        return Need(resource, tuple(needs))
+
+    @staticmethod
+    def _check_over(nest: NestedPipeline, frame: _Frame) -> None:
+        for outer in nest.map_over:
+            if isinstance(frame.names.get(outer), Need):
+                raise GraphError(
+                    f"nested pipeline '{' > '.join((*frame.path, nest.name))}': map_over names '{outer}', which is a "
+                    "resource here; it takes lists of items"
+                )
 
     def _starts_clock(self, setting: int, around: int) -> bool:
         return self.settings[setting].timeout != self.settings[around].timeout
@@ -240,15 +327,16 @@ class _Compiler:
         """Begin a pipeline with its clock; the number of the next free slot."""
         names, own = frame.names, self.settings[frame.setting]
         assert own.timeout is not None
-        reads = ((CLOCK, names[CLOCK]),) if CLOCK in names else ()
+        reads = ((CLOCK, _slot(names[CLOCK])),) if CLOCK in names else ()
         clock = Clock(own.timeout_origin, own.timeout, bool(reads))
-        fed = tuple(names[name] for name in names if name not in HIDDEN) if frame.parent is not None else ()
+        around = () if frame.parent is None else [at for name, at in names.items() if name not in HIDDEN]
+        fed = tuple([at for at in around if isinstance(at, int)])
         laid.append(Step(clock, frame.path, reads, (slot,), own.place, frame.setting, after=fed))
         names[CLOCK] = slot
         return slot + 1
 
     @staticmethod
-    def _bind(frame: _Frame, made: dict[str, int]) -> None:
+    def _bind(frame: _Frame, made: Mapping[str, Named]) -> None:
         """Give names to made values, except where a given input overrides them."""
         names = frame.names
         for name, slot in made.items():
@@ -271,8 +359,8 @@ class _Compiler:
                     continue
                 if step.is_clock:
                     step = timed.placed(step)
-                elif len(step.inputs) < len(step.node.parameters):
-                    have = {name for name, _ in step.reads}
+                elif len(step.inputs) + len(step.needs) < len(step.node.parameters):
+                    have = {name for name, _ in (*step.reads, *step.needs)}
                     missing += [(step.path, p.name) for p in step.node.parameters if p.required and p.name not in have]
                 needed.update(slot for _, slot in step.reads)
                 kept.append(step)
@@ -298,8 +386,9 @@ class _Compiler:
         nest = step.nest
         setting = self._setting(nest, step.setting)
         timed = self._starts_clock(setting, step.setting)
-        inner = self.plan(nest.pipeline, step.path, setting, tuple(step.reads), outputs, timed)
         over = [nest.inner_names[outer] for outer in nest.map_over]
+        shared = set(step.reads).difference(over)
+        inner = self.plan(nest.pipeline, step.path, setting, tuple(step.reads), outputs, timed, shared, step.needs)
         used = {slot for inner_step in inner.steps for slot in inner_step.sources}
         used.update(slot for _, slot in inner.outputs)
         # What only pruned nodes would read is not needed from outside either; mapped lists always set the rows.
@@ -316,3 +405,8 @@ class _Compiler:
             place=self.settings[step.setting].place,
             setting=setting,
         )
+
+
+def _slot(named: Named) -> int:
+    assert isinstance(named, int)
+    return named

@@ -15,6 +15,7 @@ from hypernodes._errors import (
     quoted,
 )
 from hypernodes._node import GraphNode, Parameter
+from hypernodes._resource import Resource
 
 __all__ = ["Graph"]
 
@@ -24,6 +25,7 @@ class Graph:
 
     `order` holds the nodes so that each comes after what it reads; among those that could come next, the one
     listed first does. `inputs` are the names that no node makes; an input is required where any reader requires it.
+    `producers` says who makes each name; those that resources provide are no outputs.
     Raises `DuplicateOutputError` and `CycleError`.
     """
 
@@ -33,7 +35,7 @@ class Graph:
         self.name = name
         self.nodes = tuple(nodes)
         self.producers = _producers(name, self.nodes)
-        self.outputs = tuple(self.producers)
+        self.outputs = tuple([name for name, at in self.producers.items() if not isinstance(self.nodes[at], Resource)])
         self.inputs = self._free_inputs()
         self.order = self._sorted()
 
@@ -98,10 +100,10 @@ class Graph:
     def check_outputs(self, wanted: Iterable[str]) -> None:
         """Raise `UnknownOutputError` for a wanted name that no node makes."""
         for name in wanted:
-            if name not in self.producers:
+            if name not in self.outputs:
                 raise UnknownOutputError(
-                    f"pipeline '{self.name}' has no output {name!r}{did_you_mean(name, self.producers)}; "
-                    f"its outputs are {quoted(self.producers)}"
+                    f"pipeline '{self.name}' has no output {name!r}{did_you_mean(name, self.outputs)}; "
+                    f"its outputs are {quoted(self.outputs)}"
                 )
 
     def check_inputs(self, given: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     Callable,
+    Collection,
     Container,
     Generator,
     Iterable,
@@ -15,7 +16,7 @@ from collections.abc import (
     Sequence,
     Sized,
 )
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._calls import Columns, ReadyRows, Wanted, not_a_row, row_runs
@@ -24,8 +25,10 @@ from hypernodes._errors import GraphError, quoted
 from hypernodes._events import Callback, Listener
 from hypernodes._failure import Failure, failure_of, raise_failure
 from hypernodes._late import importing
+from hypernodes._plan import SCOPE
 from hypernodes._prepared import Prepared
 from hypernodes._program import columns_of
+from hypernodes._scope import opened
 from hypernodes._task import Batch
 
 if TYPE_CHECKING:
@@ -35,12 +38,14 @@ __all__ = ["MapCall"]
 
 
 class MapCall:
-    """A checked call. `prepare` compiles the pipeline, called `name`, for the inputs that a row gives."""
+    """A checked call. `prepare` compiles the pipeline, called `name`, for the inputs that a row gives, and those among
+    them that all rows share.
+    """
 
     def __init__(
         self,
         name: str,
-        prepare: Callable[[tuple[str, ...]], Prepared],
+        prepare: Callable[[tuple[str, ...], Collection[str]], Prepared],
         want: Wanted,
         keeps_failures: bool,
         *,
@@ -48,25 +53,43 @@ class MapCall:
         items: Iterable[Any] | AsyncIterable[Any] | None = None,
         columns: Columns | None = None,
         shared: dict[str, Any] | None = None,
+        scoped: bool = False,
     ) -> None:
         self.name, self.prepare, self.wanted, self.keeps_failures = name, prepare, want, keeps_failures
         self.columns, self.items, self.extra = columns, items, extra
         self.shared = columns.shared if columns is not None else shared or {}
+        self.scoped = scoped
+        # What every row brings: the shared inputs, and while the call goes on what says which call it is.
+        self.given = self.shared
         # What is wrong with the first row, or with the columns, is said before any node runs.
         if columns is not None:
-            self.first = prepare((*self.shared, *columns.names))
+            self.first = prepare((*self.shared, *columns.names), self.shared.keys())
         elif isinstance(items, list | tuple) and items:
             if not isinstance(items[0], Mapping):
                 raise not_a_row(name, 0, items[0])
-            self.first = prepare(tuple({**self.shared, **items[0]}))
+            self.first = prepare(tuple({**self.shared, **items[0]}), self.shared.keys() - items[0].keys())
+
+    @contextmanager
+    def _scope(self) -> Iterator[None]:
+        """The length of the call, for what belongs to it."""
+        if not self.scoped:
+            yield
+            return
+        with opened() as scope:
+            self.given = {**self.shared, SCOPE: scope}
+            yield
 
     def collect(self) -> Any:
         """Every result, in the form that was asked for."""
+        with self._scope():
+            return self._collect()
+
+    def _collect(self) -> Any:
         results: list[Any] = []
         if self.columns is not None:
             prepared = self.first
             if prepared.inline is not None and not self.keeps_failures:
-                prepared.inline.rows(self.columns.rows, results, self.shared, self.columns.names, "columns")
+                prepared.inline.rows(self.columns.rows, results, self.given, self.columns.names, "columns")
                 names = self.wanted.names
                 return results if self.wanted.bare else dict(zip(names, columns_of(results, len(names)), strict=True))
         elif not self.keeps_failures and self._collect_inline(results):
@@ -92,7 +115,7 @@ class MapCall:
                 if results or not isinstance(self.items, list | tuple):
                     self.items = _chain(row, rows)
                 return False
-            shared = {name: value for name, value in self.shared.items() if name not in row}
+            shared = {name: value for name, value in self.given.items() if name not in row}
             done = len(results)
             try:
                 row = prepared.inline.rows(_chain(row, rows), results, shared, keys, "rows")
@@ -104,7 +127,7 @@ class MapCall:
     def _prepare_row(self, index: int, keys: tuple[str, ...]) -> Prepared:
         """Compile for a row with these keys; what is wrong with them names the item."""
         try:
-            return self.prepare(tuple({**self.shared, **dict.fromkeys(keys)}))
+            return self.prepare(tuple({**self.shared, **dict.fromkeys(keys)}), self.shared.keys() - set(keys))
         except GraphError as error:
             if index:
                 error.add_note(f"item {index} has the keys {quoted(keys)}, other than the items before it")
@@ -120,9 +143,10 @@ class MapCall:
         }
 
     def stream(self, ordered: bool) -> Generator[Any, None, None]:
-        for results in self._results(ordered, 0):
-            for result in results:
-                yield self.settled(result)
+        with self._scope():
+            for results in self._results(ordered, 0):
+                for result in results:
+                    yield self.settled(result)
 
     def _results(self, ordered: bool, base: int) -> Generator[list[Any], None, None]:
         """The shaped result or the `Failure` of each row, several at a time; `base` rows of this map came before."""
@@ -185,6 +209,12 @@ class MapCall:
                 yield self.settled(result)
 
     async def aresults(self, ordered: bool) -> AsyncGenerator[Any, None]:
+        with self._scope():
+            async with aclosing(self._aresults(ordered)) as results:
+                async for result in results:
+                    yield result
+
+    async def _aresults(self, ordered: bool) -> AsyncGenerator[Any, None]:
         from hypernodes._hub import Turns
 
         if isinstance(self.items, AsyncIterable):
@@ -219,8 +249,8 @@ class MapCall:
         first = await rows.first()
         if first is None:
             return
-        prepared = self.prepare(tuple({**self.shared, **first}))
-        shared = self.shared
+        prepared = self.prepare(tuple({**self.shared, **first}), self.shared.keys() - first.keys())
+        shared = self.given
         with ExitStack() as stack:
             watch = self._watched_by(None, prepared, stack)
             index = itertools.count()
@@ -252,7 +282,7 @@ class MapCall:
         """
         if self.columns is not None:
             names = self.columns.names
-            shared = self.shared
+            shared = self.given
             prepared = self.first
             yield (
                 prepared,
@@ -261,7 +291,7 @@ class MapCall:
             )
             return
         assert isinstance(self.items, Iterable)
-        shared, items = self.shared, self.items
+        shared, items = self.given, self.items
         start = 0
         ready_made = isinstance(items, list | tuple)
         if isinstance(items, list | tuple) and items and not shared:

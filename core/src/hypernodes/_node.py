@@ -7,14 +7,16 @@ import inspect
 import keyword
 import sys
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
+from hypernodes._batching import Batching, batching_of
+from hypernodes._demand import Demand, checked_names, demand_of
 from hypernodes._errors import NodeDefinitionError, did_you_mean, quoted
 from hypernodes._limits import check_count, check_flag, check_kinds, check_seconds
 
-__all__ = ["GraphNode", "Node", "Parameter", "check_name", "node"]
+__all__ = ["GraphNode", "Node", "Parameter", "check_name", "node", "parameters_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,13 +52,19 @@ class Node(GraphNode, Generic[P, R]):
 
     __slots__ = (
         "__dict__",
+        "batch_over",
+        "batch_size",
+        "batching",
         "cache",
         "func",
         "is_async",
+        "isolate",
+        "limit",
         "max_retry_delay",
         "name",
         "outputs",
         "parameters",
+        "resources",
         "retries",
         "retry_delay",
         "retry_jitter",
@@ -81,6 +89,11 @@ class Node(GraphNode, Generic[P, R]):
         retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
         retry_jitter: bool = False,
         timeout: float | None = None,
+        batch_size: int | None = None,
+        batch_over: str | Sequence[str] | None = None,
+        isolate: bool | None = None,
+        resources: Mapping[str, Any] | None = None,
+        limit: str | Sequence[str] | None = None,
     ) -> None:
         own_name = getattr(func, "__name__", None) if name is None else name
         if own_name == "<lambda>" and output_name:
@@ -92,7 +105,7 @@ class Node(GraphNode, Generic[P, R]):
         set_(self, "name", own_name)
         set_(self, "unpacks", isinstance(output_name, tuple))
         set_(self, "outputs", _outputs(own_name, output_name))
-        set_(self, "parameters", _parameters(own_name, func))
+        set_(self, "parameters", parameters_of(f"node '{own_name}'", func))
         set_(self, "is_async", _is_async(own_name, func))
         set_(self, "cache", cache)
         owner = f"node '{own_name}'"
@@ -104,6 +117,13 @@ class Node(GraphNode, Generic[P, R]):
         set_(self, "retry_on", check_kinds(owner, "retry_on", retry_on))
         set_(self, "retry_jitter", check_flag(owner, "retry_jitter", retry_jitter))
         set_(self, "timeout", None if timeout is None else check_seconds(owner, "timeout", timeout))
+        required = {parameter.name: parameter.required for parameter in self.parameters}
+        set_(self, "batching", batching_of(owner, func, required, batch_size, batch_over, isolate))
+        set_(self, "batch_size", batch_size)
+        set_(self, "batch_over", batch_over)
+        set_(self, "isolate", isolate)
+        set_(self, "resources", None if resources is None else demand_of(owner, resources))
+        set_(self, "limit", () if limit is None else checked_names(owner, "limit", limit))
         if isinstance(func, FunctionType):
             set_(self, "__doc__", func.__doc__)
             set_(self, "__module__", func.__module__)
@@ -124,6 +144,12 @@ class Node(GraphNode, Generic[P, R]):
     retry_on: tuple[type[Exception], ...]
     retry_jitter: bool
     timeout: float | None
+    batch_size: int | None
+    batch_over: str | Sequence[str] | None
+    isolate: bool | None
+    batching: Batching | None
+    resources: Demand | None
+    limit: tuple[str, ...]
 
     @property
     def __name__(self) -> str:
@@ -182,6 +208,11 @@ def node(
     retry_on: type[Exception] | tuple[type[Exception], ...] = ...,
     retry_jitter: bool = ...,
     timeout: float | None = ...,
+    batch_size: int | None = ...,
+    batch_over: str | Sequence[str] | None = ...,
+    isolate: bool | None = ...,
+    resources: Mapping[str, Any] | None = ...,
+    limit: str | Sequence[str] | None = ...,
 ) -> Node[P, R]: ...
 @overload
 def node(
@@ -195,6 +226,11 @@ def node(
     retry_on: type[Exception] | tuple[type[Exception], ...] = ...,
     retry_jitter: bool = ...,
     timeout: float | None = ...,
+    batch_size: int | None = ...,
+    batch_over: str | Sequence[str] | None = ...,
+    isolate: bool | None = ...,
+    resources: Mapping[str, Any] | None = ...,
+    limit: str | Sequence[str] | None = ...,
 ) -> Callable[[Callable[P, R]], Node[P, R]]: ...
 def node(
     func: Callable[..., Any] | None = None,
@@ -211,6 +247,14 @@ def node(
     `retries` is how often a failing call is tried again, `retry_delay` the pause before the first retry in seconds,
     doubled for each further one up to `max_retry_delay`; what is left out of the first two, the pipeline says.
     `retry_on` names the exceptions that are tried again. `retry_jitter=True` waits a random part of each pause.
+
+    With `batch_size` it is a batch node: the function takes a list for each input that differs from item to item, and
+    returns a list of the same length, in their order; values that all items share come single. `batch_over` names the
+    parameters that take lists where annotations and wiring leave a doubt. A batch that raises is halved until the
+    items at fault are alone, unless `isolate=False`: then it fails as a whole.
+
+    `resources` is what one call needs while it runs: `{"cpus": 2, "gpus": 1, "memory": "4GB"}`. `limit` names the
+    limits, declared by a pipeline or a backend, that a call counts against.
 
     Sync functions and `async def` are both accepted; defaults and keyword-only parameters are honoured.
     Raises `NodeDefinitionError` for `*args`, `**kwargs`, positional-only parameters and unusable names or options.
@@ -229,7 +273,7 @@ def node(
 
 _OPTIONS = (
     *("output_name", "name", "cache", "retries", "retry_delay", "max_retry_delay", "retry_on", "retry_jitter"),
-    "timeout",
+    *("timeout", "batch_size", "batch_over", "isolate", "resources", "limit"),
 )
 
 
@@ -268,7 +312,7 @@ def _outputs(owner: str, output_name: object) -> tuple[str, ...]:
     return (check_name(f"node '{owner}'", output_name, "output name"),)
 
 
-def _parameters(owner: str, func: Callable[..., Any]) -> tuple[Parameter, ...]:
+def parameters_of(owner: str, func: Callable[..., Any]) -> tuple[Parameter, ...]:
     # `inspect.signature` takes 7 us, the code object 1 us: it matters when 10,000 nodes are built.
     if type(func) is FunctionType and not hasattr(func, "__wrapped__") and not hasattr(func, "__signature__"):
         code = func.__code__
@@ -285,14 +329,14 @@ def _parameters(owner: str, func: Callable[..., Any]) -> tuple[Parameter, ...]:
         signature = inspect.signature(func)
     except (TypeError, ValueError):
         raise NodeDefinitionError(
-            f"node '{owner}': the parameters of {func!r} cannot be read; wrap it in a function of your own"
+            f"{owner}: the parameters of {func!r} cannot be read; wrap it in a function of your own"
         ) from None
     found = []
     for parameter in signature.parameters.values():
         refused = _REFUSED.get(parameter.kind)
         if refused:
             raise NodeDefinitionError(
-                f"node '{owner}': {refused.format(parameter.name)} cannot be wired by name; "
+                f"{owner}: {refused.format(parameter.name)} cannot be wired by name; "
                 "give the function one named parameter for each input"
             )
         found.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from os import PathLike
 from types import FunctionType
@@ -12,7 +12,7 @@ from hypernodes._backend import Backend
 from hypernodes._cache import Cache
 from hypernodes._cache_address import checked_cache
 from hypernodes._calls import Columns, Wanted, check_items, merged, wanted
-from hypernodes._compile import compile_plan
+from hypernodes._compile import any_node, compile_plan, uses_scope
 from hypernodes._errors import GraphError, NodeDefinitionError, PluginError, did_you_mean, quoted
 from hypernodes._events import Callback, Listener
 from hypernodes._graph import Graph
@@ -91,6 +91,8 @@ class Pipeline:
         self._graph = Graph(name, [_as_node(name, node) for node in _listed(name, nodes)])
         if check_types:
             _check(self._graph)
+        self._scoped = any_node(self, uses_scope)
+        self._batched = any_node(self, _is_batch)
         self._runs: dict[Any, Callable[[dict[str, Any]], Any]] = {}
         self._plans: dict[Any, Prepared] = {}
 
@@ -409,22 +411,26 @@ class Pipeline:
         self, key: Any, values: dict[str, Any], output_name: str | None, output_nodes: Sequence[str] | None
     ) -> Callable[[dict[str, Any]], Any]:
         prepared = self._prepare(tuple(values), wanted(self._graph, output_name, output_nodes))
-        call = prepared.inline.caller() if prepared.inline is not None else prepared.run
+        plain = prepared.inline is not None and not prepared.plan.scoped
+        call = prepared.inline.caller() if prepared.inline is not None and plain else prepared.run
         if len(self._runs) >= MOST_PREPARED:
             self._runs.clear()
         self._runs[key] = call
         return call
 
-    def _prepare(self, given: tuple[str, ...], want: Wanted, *, watched: bool = False) -> Prepared:
+    def _prepare(
+        self, given: tuple[str, ...], want: Wanted, *, watched: bool = False, shared: Collection[str] = ()
+    ) -> Prepared:
         with importing("hypernodes._observers"):  # a run is the first to need plugins, and imports their manifests too
             from hypernodes import _observers
 
             watched = watched or _observers.subscribed()
-        key = (frozenset(given), want, watched)
+        alike = frozenset(shared if self._batched else ())
+        key = (frozenset(given), want, watched, alike)
         prepared = self._plans.get(key)
         if prepared is None:
             self._graph.check_inputs(given)
-            plan = compile_plan(self, sorted(given), want.names, LocalBackend(), watched=watched)
+            plan = compile_plan(self, sorted(given), want.names, LocalBackend(), watched=watched, shared=alike)
             if len(self._plans) >= MOST_PREPARED:
                 self._plans.clear()
             prepared = self._plans[key] = Prepared(plan, want, {"diagram": self._diagram})
@@ -454,8 +460,8 @@ class Pipeline:
 
         extra = (_display(),) if progress else ()
 
-        def prepare(given: tuple[str, ...]) -> Prepared:
-            return self._prepare(given, want, watched=progress)
+        def prepare(given: tuple[str, ...], shared: Collection[str]) -> Prepared:
+            return self._prepare(given, want, watched=progress, shared=shared)
 
         if items is None:
             if map_over is None:
@@ -470,12 +476,14 @@ class Pipeline:
                 on_error == "return",
                 extra=extra,
                 columns=Columns(self._graph, shared, map_over, map_mode),
+                scoped=self._scoped,
             )
         if map_over is not None:
             raise GraphError(f"pipeline '{self._name}': map() takes rows (items) or columns (map_over=), not both")
         if not (asynchronous and isinstance(items, AsyncIterable)):
             items = check_items(self._name, items)
-        return MapCall(self._name, prepare, want, on_error == "return", extra=extra, items=items, shared=shared)
+        keeps, scoped = on_error == "return", self._scoped
+        return MapCall(self._name, prepare, want, keeps, extra=extra, items=items, shared=shared, scoped=scoped)
 
 
 _Reference = tuple[int, dict[str, Any]]
@@ -545,6 +553,10 @@ def _as_node(name: str, node: object) -> GraphNode:
     raise NodeDefinitionError(
         f"pipeline '{name}': {node!r} among its nodes is no node; decorate a function with @node, or nest a Pipeline"
     )
+
+
+def _is_batch(node: GraphNode) -> bool:
+    return isinstance(node, Node) and node.batching is not None
 
 
 def _display() -> Callback:

@@ -6,7 +6,8 @@ of its backend in `places`, and its setting.
 
 Where a run is watched, each row brings one value more, under the name `SPAN`: which row it is. The steps that are
 watched read it like any other, so it reaches them on every engine and in every place. A pipeline with a timeout begins
-with a step of a `Clock`, whose value `CLOCK` its other steps read in the same way.
+with a step of a `Clock`, whose value `CLOCK` its other steps read in the same way. Steps that need resources or count
+against limits read `SCOPE`, which says what run they belong to.
 """
 
 from __future__ import annotations
@@ -15,25 +16,31 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from hypernodes._clock import CLOCK, Clock
+from hypernodes._gate import Gate
 from hypernodes._limits import Retry
 from hypernodes._node import Node
+from hypernodes._resource import Need
 from hypernodes._settings import Setting
 
-__all__ = ["HIDDEN", "SPAN", "MapStep", "Plan", "Step", "leaves"]
+__all__ = ["HIDDEN", "SCOPE", "SPAN", "MapStep", "Plan", "Step", "leaves"]
 
 
 SPAN = "hypernodes_span__"
-HIDDEN = frozenset({SPAN, CLOCK})
+SCOPE = "hypernodes_scope__"
+HIDDEN = frozenset({SPAN, CLOCK, SCOPE})
 """Names of values that no user gave or asked for."""
 
 
 class Step(NamedTuple):
     """One call of one node: each parameter with the slot it reads, and the slots it writes.
 
-    `place` is the index of its backend, `setting` that of its settings. A step under a timeout reads `CLOCK` after its
-    node's inputs, a watched step reads `SPAN` last. `retry` is its rule to retry; `keeps` says that a failure keeps its
-    inputs. The step of a clock also comes `after` the slots that feed its pipeline, and takes the path of the step it
-    is for.
+    `place` is the index of its backend, `setting` that of its settings. After its node's inputs, in this order, it
+    reads `SCOPE` where it needs or counts something, `CLOCK` under a timeout, and `SPAN` where it is watched. `retry`
+    is its rule to retry; `keeps` says that a failure keeps its inputs. The step of a clock also comes `after` the slots
+    that feed its pipeline, and takes the path of the step it is for.
+
+    `lists` are those of a batch node's parameters that take a list, one element for each item; None for other nodes.
+    `needs` are parameters that a resource is passed to, `gates` the limits and resources that a call counts against.
     """
 
     node: Node[..., Any]
@@ -45,6 +52,9 @@ class Step(NamedTuple):
     retry: Retry | None = None
     keeps: bool = False
     after: tuple[int, ...] = ()
+    lists: tuple[str, ...] | None = None
+    needs: tuple[tuple[str, Need], ...] = ()
+    gates: tuple[Gate, ...] = ()
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -65,6 +75,14 @@ class Step(NamedTuple):
         """The slot that says when time is up; None for a step that no timeout bounds."""
         for name, slot in self.reads[-2:]:
             if name == CLOCK:
+                return slot
+        return None
+
+    @property
+    def scope(self) -> int | None:
+        """The slot that says which run this is; None for a step that needs nothing of it."""
+        for name, slot in self.reads[-3:]:
+            if name == SCOPE:
                 return slot
         return None
 
@@ -134,6 +152,11 @@ class Plan(NamedTuple):
     places: tuple[Any, ...]
     settings: tuple[Setting, ...] = ()
     levels: tuple[tuple[tuple[str, ...], int], ...] = ()
+
+    @property
+    def scoped(self) -> bool:
+        """Whether each row brings which run it belongs to."""
+        return any(name == SCOPE for name, _ in self.inputs[-2:])
 
     @property
     def watched(self) -> bool:

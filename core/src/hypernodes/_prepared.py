@@ -16,7 +16,8 @@ from hypernodes._hops import places_of
 from hypernodes._inline import Inline
 from hypernodes._late import importing
 from hypernodes._local import core_engine
-from hypernodes._plan import Plan
+from hypernodes._plan import SCOPE, SPAN, Plan
+from hypernodes._scope import opened
 from hypernodes._task import Batch
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ class Prepared:
         self.plan, self.wanted, self.facts = plan, want, facts or {}
         self.watched = plan.watched
         self.cached = any(setting.cache is not None for setting in plan.settings)
-        names = [name for name, _ in plan.inputs]
-        self.names = tuple(names[:-1] if self.watched else names)
+        self.names = tuple([name for name, _ in plan.inputs if name != SPAN])
         self.row = row_getter(self.names)
         places = {step.place for step in plan.steps}
         self.inline: Inline | None = None
@@ -71,7 +71,15 @@ class Prepared:
         return Watch(kind, self.plan, total, self.facts, extra)
 
     def run(self, values: dict[str, Any], extra: Sequence[Callback | Listener] = ()) -> Any:
-        """Run once through the hub."""
+        """Run once."""
+        if not self.plan.scoped:
+            return self._call(values, extra)
+        with opened() as scope:
+            return self._call({**values, SCOPE: scope}, extra)
+
+    def _call(self, values: dict[str, Any], extra: Sequence[Callback | Listener]) -> Any:
+        if self.inline is not None:
+            return self.inline.caller()(values)
         if not self.watched:
             return self._run(self.row(values), None)
         with self.watch("pipeline", extra=extra) as watch:
@@ -96,6 +104,12 @@ class Prepared:
 
     async def arun(self, values: dict[str, Any], watch: Watch | None) -> Any:
         """The same on the running event loop."""
+        if not self.plan.scoped:
+            return await self._acall(values, watch)
+        with opened() as scope:
+            return await self._acall({**values, SCOPE: scope}, watch)
+
+    async def _acall(self, values: dict[str, Any], watch: Watch | None) -> Any:
         row = self.row(values)
         feed = Feed([row if watch is None else (*row, watch.span(0))])
         async with aclosing(self.abatches(feed, watch)) as batches:
@@ -109,7 +123,7 @@ class Prepared:
         """What the caches have for a call with these inputs."""
         from hypernodes._why import look_up
 
-        row = self.row(values)
+        row = self.row({**values, SCOPE: None})
         return look_up(self.route, (*row, ("", ())) if self.watched else row)
 
     def only(self, batch: Batch) -> Any:
