@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypernodes._cache import Cache
 from hypernodes._errors import (
+    BatchLengthError,
     CacheError,
     CacheWarning,
     CycleError,
@@ -36,6 +37,7 @@ from hypernodes._errors import (
     PluginError,
     PluginLoadError,
     RemoteError,
+    ResourceError,
     TypeMismatchError,
     UnkeyableError,
     UnknownInputError,
@@ -51,6 +53,7 @@ from hypernodes._local import LocalBackend
 from hypernodes._logging import LoggingCallback
 from hypernodes._node import Node, node
 from hypernodes._pipeline import Pipeline
+from hypernodes._resource import Resource, resource
 from hypernodes._version import __version__
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from hypernodes._memory import MemoryCache
 
 __all__ = [
+    "BatchLengthError",
     "Cache",
     "CacheError",
     "CacheWarning",
@@ -85,6 +89,8 @@ __all__ = [
     "PluginError",
     "PluginLoadError",
     "RemoteError",
+    "Resource",
+    "ResourceError",
     "Run",
     "TypeMismatchError",
     "UnkeyableError",
@@ -97,6 +103,7 @@ __all__ = [
     "__version__",
     "failure_of",
     "node",
+    "resource",
 ]
 
 

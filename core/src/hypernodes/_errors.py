@@ -35,6 +35,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 __all__ = [
+    "BatchLengthError",
     "CacheError",
     "CacheWarning",
     "CycleError",
@@ -52,6 +53,7 @@ __all__ = [
     "PluginError",
     "PluginLoadError",
     "RemoteError",
+    "ResourceError",
     "TypeMismatchError",
     "UnkeyableError",
     "UnknownInputError",
@@ -123,6 +125,10 @@ class OutputCountError(HypernodesError, ValueError):
     """A node returned another number of values than it has output names."""
 
 
+class BatchLengthError(HypernodesError, ValueError):
+    """A batch node returned no list, or one of another length than its batch; the message says both."""
+
+
 class NodeTimeoutError(HypernodesError, TimeoutError):
     """A node ran longer than its `timeout`, in seconds."""
 
@@ -137,6 +143,10 @@ class PlaceError(HypernodesError):
 
 class WorkerLostError(PlaceError):
     """A worker died while it ran this item, and died again when the item was tried alone."""
+
+
+class ResourceError(PlaceError):
+    """A resource could not be built; `__cause__` holds what its function raised."""
 
 
 class UnsendableError(PlaceError, TypeError):
