@@ -29,6 +29,7 @@ from hypernodes._engine import Feed, QueueFeed
 from hypernodes._engines import AsyncEngine, on_own_loop
 from hypernodes._far import FarEngine
 from hypernodes._ledger import Dispatch
+from hypernodes._line import Line
 from hypernodes._local import LocalBackend, core_engine
 from hypernodes._memo import Memo, caches_of
 from hypernodes._overlap import overlap
@@ -209,8 +210,10 @@ def _execute(place: OpenPlace, stage: Stage, feed: Feed) -> Iterator[Batch]:
     spec = engine_spec_of(place.backend)
     if place.session.here or not spec.requires.isdisjoint(place.session.handles):
         return place.engine.batches(stage, feed, place.site)
-    scheduler = Scheduler(
-        blueprint_of(stage, fine=False, fans=False),
+    whole = blueprint_of(stage, fine=False, fans=False).single
+    assert whole is not None
+    scheduler = Line(
+        whole,
         workers=place.session.workers,
         pace=lambda: Pace(REMOTE_CHUNK_SECONDS),
         place=place.label,
@@ -421,7 +424,7 @@ class Turns:
         """The batches whose turn has come with this one."""
         if batch.failures and self.stop_at_failure:
             # Whatever comes later will not be asked for; what came earlier is still awaited.
-            self.feed.stop()
+            self.feed.stop(batch.first + min(batch.failures))
         waiting = self._waiting
         if batch.first != self._turn:
             waiting[batch.first] = batch

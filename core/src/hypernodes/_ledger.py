@@ -8,13 +8,14 @@ only if that kills the worker too is the task blamed. So a healthy task is not c
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from hypernodes._pace import Pace
+from hypernodes._runs import Run
 from hypernodes._task import Stage, Task
 
-__all__ = ["DEATHS_BEFORE_SOLO", "Dispatch", "Ledger"]
+__all__ = ["DEATHS_BEFORE_SOLO", "Dispatch", "Ledger", "TaskQueue", "Waiting"]
 
 DEATHS_BEFORE_SOLO = 2
 
@@ -24,27 +25,53 @@ class Dispatch(NamedTuple):
 
     id: int
     stage: Stage
-    tasks: list[Task]
+    tasks: Sequence[Task]
 
     @property
-    def rows(self) -> list[tuple[Any, ...]]:
-        return [task.values for task in self.tasks]
+    def rows(self) -> Sequence[tuple[Any, ...]]:
+        tasks = self.tasks
+        return tasks.rows if isinstance(tasks, Run) else [task.values for task in tasks]
+
+
+class Waiting(Protocol):
+    """Tasks of one stage that wait for a worker, in order: `TaskQueue`, or `RunQueue` where all are whole rows."""
+
+    def __len__(self) -> int: ...
+
+    def extend(self, tasks: Iterable[Task], /) -> None: ...
+
+    def draw(self, count: int) -> Sequence[Task]: ...
+
+
+class TaskQueue(deque[Task]):
+    """Single tasks that wait."""
+
+    def draw(self, count: int) -> list[Task]:
+        return [self.popleft() for _ in range(count)]
 
 
 class Ledger:
     """Tasks that wait, chunks that are out, and the suspicion that rests on each.
 
-    Messages about a chunk that is no longer out - late ones, doubled ones - are ignored.
+    Messages about a chunk that is no longer out - late ones, doubled ones - are ignored. `living` says which tasks of
+    a chunk are still wanted, as it is about to go out. `to_come` tells how many more tasks will be put, None that it is
+    not known: only what is left is shared among the workers.
     """
 
-    def __init__(self, workers: int, pace: Callable[[], Pace], is_live: Callable[[Task], bool] | None = None) -> None:
-        self.workers = workers
-        self._pace = pace
+    def __init__(
+        self,
+        workers: int,
+        pace: Callable[[], Pace],
+        living: Callable[[Sequence[Task]], Sequence[Task]] | None = None,
+        queue: Callable[[], Waiting] = TaskQueue,
+    ) -> None:
+        self.workers, self.living = workers, living
+        self.to_come: int | None = 0
+        self._pace, self._queue = pace, queue
         self._paces: dict[int, Pace] = {}
-        self.is_live = is_live
-        self._queues: dict[int, tuple[Stage, deque[Task]]] = {}
-        self._split: deque[tuple[Stage, list[Task]]] = deque()
-        self._solo: deque[tuple[Stage, Task]] = deque()
+        self._queues: dict[int, tuple[Stage, Waiting]] = {}
+        self._split: deque[tuple[Stage, Sequence[Task]]] = deque()
+        self._solo: deque[tuple[Stage, Sequence[Task]]] = deque()
         self._solo_out = 0
         self._deaths: dict[int, int] = {}
         self._out: dict[int, Dispatch] = {}
@@ -66,28 +93,42 @@ class Ledger:
             found = self._paces[id(stage)] = self._pace()
         return found
 
-    def put(self, stage: Stage, tasks: Iterable[Task], *, first: bool = False) -> None:
-        """Let tasks of a stage wait for a worker, before all others of that stage if `first`."""
+    def put(self, stage: Stage, tasks: Iterable[Task]) -> None:
+        """Let tasks of a stage wait for a worker."""
         entry = self._queues.get(id(stage))
         if entry is None:
-            entry = self._queues[id(stage)] = (stage, deque())
+            entry = self._queues[id(stage)] = (stage, self._queue())
         queue = entry[1]
         before = len(queue)
-        if first:
-            queue.extendleft(tasks)
-        else:
-            queue.extend(tasks)
+        queue.extend(tasks)
         self.waiting += len(queue) - before
+
+    def queued(self, stage: Stage) -> int:
+        """How many tasks of a stage wait that have not been out yet."""
+        entry = self._queues.get(id(stage))
+        return 0 if entry is None else len(entry[1])
+
+    def size(self, stage: Stage, queued: int) -> int:
+        """How many tasks the next chunk of a stage should have, where as many are queued.
+
+        Near the end what is left is shared out, as long as a part is worth a worker's while. Batches stay whole.
+        """
+        pace, batch = self.pace_of(stage), stage.batch
+        size = pace.size
+        if self.to_come is not None:
+            size = min(size, max(pace.least, -(-(queued + self.to_come) // self.workers)))
+        return max(batch, size - size % batch) if batch else max(1, size)
 
     def take(self) -> Dispatch | None:
         """The next chunk for a worker, or None when nothing may go out now."""
         if self._out and (self._solo or self._solo_out in self._out):
             return None
         while self._solo:
-            stage, task = self._solo.popleft()
+            stage, tasks = self._solo.popleft()
             self.waiting -= 1
-            if self._living([task]):
-                dispatch = self._send(stage, [task])
+            tasks = self._living(tasks)
+            if tasks:
+                dispatch = self._send(stage, tasks)
                 self._solo_out = dispatch.id
                 return dispatch
         while self._split:
@@ -98,21 +139,18 @@ class Ledger:
                 return self._send(stage, tasks)
         # The latest stage that has work comes first: items finish before new ones begin.
         for stage, queue in reversed(self._queues.values()):
-            while queue:
-                fair = -(-len(queue) // self.workers)
-                size = max(1, min(self.pace_of(stage).size, fair, len(queue)))
-                tasks = [queue.popleft() for _ in range(size)]
-                self.waiting -= size
+            while len(queue):
+                tasks = queue.draw(min(len(queue), self.size(stage, len(queue))))
+                self.waiting -= len(tasks)
                 tasks = self._living(tasks)
                 if tasks:
                     return self._send(stage, tasks)
         return None
 
-    def _living(self, tasks: list[Task]) -> list[Task]:
-        is_live = self.is_live
-        return tasks if is_live is None else [task for task in tasks if is_live(task)]
+    def _living(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        return tasks if self.living is None else self.living(tasks)
 
-    def _send(self, stage: Stage, tasks: list[Task]) -> Dispatch:
+    def _send(self, stage: Stage, tasks: Sequence[Task]) -> Dispatch:
         self._serial += 1
         self.pace_of(stage).weigh(tasks[0].values)
         dispatch = self._out[self._serial] = Dispatch(self._serial, stage, tasks)
@@ -148,7 +186,7 @@ class Ledger:
             del self._deaths[task.index]
             return task
         if deaths == DEATHS_BEFORE_SOLO:
-            self._solo.append((stage, task))
+            self._solo.append((stage, tasks))
         else:
             self._split.append((stage, tasks))
         self.waiting += 1
@@ -170,12 +208,12 @@ class Ledger:
         if dispatch is None:
             return
         if dispatch_id == self._solo_out:
-            self._solo.append((dispatch.stage, dispatch.tasks[0]))
+            self._solo.append((dispatch.stage, dispatch.tasks))
         else:
             self._split.append((dispatch.stage, dispatch.tasks))
         self.waiting += len(dispatch.tasks)
 
-    def _halve(self, stage: Stage, tasks: list[Task]) -> None:
+    def _halve(self, stage: Stage, tasks: Sequence[Task]) -> None:
         middle = len(tasks) // 2
         self._split.extend([(stage, tasks[:middle]), (stage, tasks[middle:])])
         self.waiting += len(tasks)

@@ -2,7 +2,7 @@
 
 A pure state machine over the ledger: rows and replies go in, chunks and outcomes come out. It has no clock, no
 threads and does no I/O, so a simulator can drive it through worker deaths, late and doubled messages, and
-interrupts, by the tens of thousands (tests/test_simulation.py). Every driver uses this one.
+interrupts, by the tens of thousands (tests/test_simulation.py). Where one stage is all there is, `_line` schedules.
 
 A failure is chosen as a run of one step after another would meet it: when a step fails, later ones of its row are
 dropped while earlier ones go on, and the earliest failure is the row's. The same holds for the rows of a fan.
@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from hypernodes._blueprint import Blueprint, Unit
+from hypernodes._engine import Feed
 from hypernodes._errors import GraphError
 from hypernodes._failure import Failure, describe
 from hypernodes._ledger import Dispatch, Ledger
@@ -96,7 +97,6 @@ class Scheduler:
         place: str = "",
     ) -> None:
         self.workers, self.width, self.place = workers, width, place
-        self._flat = blueprint.single
         self._root = _Fan(blueprint)
         self._owners: dict[int, tuple[_Fan, int] | tuple[_Frame, Unit]] = {}
         self._fans: deque[_Fan] = deque()
@@ -104,8 +104,7 @@ class Scheduler:
         self._batches: list[Batch] = []
         self._stopped_at: int | None = None
         self._open = 0
-        flat = self._flat is not None
-        self.ledger = Ledger(workers, pace, None if flat else self._is_live)
+        self.ledger = Ledger(workers, pace, self._living)
 
     # -- what the driver asks
 
@@ -125,22 +124,19 @@ class Scheduler:
             return 0
         if self.width is not None:
             return max(0, self.width - self._open)
-        stage = self._flat
-        size = self.ledger.pace_of(stage).size if stage is not None else 1
-        return max(0, 2 * self.workers * size - self.ledger.waiting)
+        return max(0, 2 * self.workers - self.ledger.waiting)
 
     def ahead(self) -> int:
         """How many outcomes may wait for an earlier one before no more rows are drawn."""
-        stage = self._flat
-        return 4 * self.workers * (self.ledger.pace_of(stage).size if stage is not None else 4)
+        return 16 * self.workers
+
+    def draw(self, feed: Feed, room: int) -> None:
+        """Begin up to `room` rows of a feed."""
+        if room > 0 and not feed.ended:
+            self.admit(feed.take(room))
 
     def admit(self, tasks: Iterable[Task]) -> None:
         """Begin rows; each task's index names its outcome."""
-        if self._flat is not None:
-            batch = list(tasks)
-            self._open += len(batch)
-            self.ledger.put(self._flat, batch)
-            return
         for task in tasks:
             self._open += 1
             self._begin(self._root, task.index, task.values)
@@ -164,8 +160,10 @@ class Scheduler:
         """Take no more rows, and drop those with a higher index than `after` that are not out yet."""
         self._stopped_at = after if self._stopped_at is None else min(after, self._stopped_at)
         self._root.failed = self._stopped_at
-        if self._flat is not None:
-            self.ledger.is_live = self._flat_is_live
+
+    def unwanted(self, dispatch_id: int) -> bool:
+        """Whether nobody waits for anything in a chunk that is out: here it finds its end by itself."""
+        return False
 
     # -- what the driver tells
 
@@ -173,10 +171,6 @@ class Scheduler:
         """A chunk came back."""
         dispatch = self.ledger.done(dispatch_id, reply.seconds)
         if dispatch is None:
-            return
-        if self._flat is not None:
-            self._open -= len(dispatch.tasks)
-            self._batches.append(Batch(dispatch.tasks[0].index, reply.values, reply.failures))
             return
         for at, (task, values) in enumerate(zip(dispatch.tasks, reply.values, strict=True)):
             failed = reply.failures.get(at)
@@ -210,17 +204,10 @@ class Scheduler:
     def _blame(self, stage: Stage, task: Task, error: BaseException) -> None:
         path = common_path(stage)
         failure = describe(error, path, (None,) * len(path), self.place)
-        if self._flat is not None:
-            self._open -= 1
-            self._batches.append(Batch(task.index, [None], {0: (failure, 0)}))
-        else:
-            self._settle(task, None, (failure, stage.indices[0]))
+        self._settle(task, None, (failure, stage.indices[0]))
 
-    def _flat_is_live(self, task: Task) -> bool:
-        if self._stopped_at is None or task.index <= self._stopped_at:
-            return True
-        self._open -= 1
-        return False
+    def _living(self, tasks: Sequence[Task]) -> list[Task]:
+        return [task for task in tasks if self._is_live(task)]
 
     def _is_live(self, task: Task) -> bool:
         owner, what = self._owners[task.index]
@@ -238,10 +225,10 @@ class Scheduler:
             self._unit_over(owner)
         return False
 
-    def _send(self, stage: Stage, values: tuple[Any, ...], owner: Any, what: Any, *, first: bool) -> None:
+    def _send(self, stage: Stage, values: tuple[Any, ...], owner: Any, what: Any) -> None:
         self._serial += 1
         self._owners[self._serial] = (owner, what)
-        self.ledger.put(stage, (Task(self._serial, values),), first=first)
+        self.ledger.put(stage, (Task(self._serial, values),))
 
     def _begin(self, fan: _Fan, index: int, values: tuple[Any, ...]) -> None:
         fan.open += 1
@@ -249,7 +236,7 @@ class Scheduler:
         if blueprint.memo is not None:
             self._go_on(fan, index, blueprint.memo.row(values, fan.keys))
         elif blueprint.single is not None:
-            self._send(blueprint.single, values, fan, index, first=False)
+            self._send(blueprint.single, values, fan, index)
         else:
             self._begin_units(_Frame(blueprint, fan, index, values))
 
@@ -275,7 +262,7 @@ class Scheduler:
         frame.running += 1
         values = tuple([frame.values[slot] for slot in unit.reads])
         if unit.stage is not None:
-            self._send(unit.stage, values, frame, unit, first=False)
+            self._send(unit.stage, values, frame, unit)
             return
         assert unit.inner is not None and unit.fan is not None
         fan = _Fan(unit.inner, frame, unit)

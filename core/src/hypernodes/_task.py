@@ -16,6 +16,7 @@ from hypernodes._late import importing
 from hypernodes._plan import SPAN, MapStep, Step
 from hypernodes._program import ABORTS, Program, compile_program, is_async, unpack
 from hypernodes._record import recorded
+from hypernodes._table import Table
 
 __all__ = ["LEFT", "Batch", "Outcome", "Reply", "Stage", "Task", "failed_row", "run_rows", "run_step", "run_task"]
 
@@ -50,12 +51,13 @@ class Outcome(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What came of several rows: a tuple of outputs for each, None where it failed, and the failures by position.
+    """What came of several rows: a tuple of outputs for each, which says nothing where it failed, and the failures.
 
-    Each failure goes with the index of its step within the stage. `seconds` is how long the rows took, for pacing.
+    The rows are a list, or a `Table` of columns. Failures are by position; each goes with the index of its step within
+    the stage. `seconds` is how long the rows took, for pacing.
     """
 
-    values: list[tuple[Any, ...] | None]
+    values: Sequence[tuple[Any, ...] | None]
     failures: dict[int, tuple[Failure, int]]
     seconds: float = 0.0
 
@@ -67,7 +69,7 @@ class Batch(NamedTuple):
     """
 
     first: int
-    values: list[tuple[Any, ...] | None]
+    values: Sequence[tuple[Any, ...] | None]
     failures: dict[int, tuple[Failure, int]]
 
     @classmethod
@@ -89,11 +91,12 @@ class Stage:
     `inputs` and `outputs` are (name, slot) pairs. `indices` are the positions of the steps in the plan they are from.
     With `salvages` a failure brings along which outputs had been made before it. `spare` are the slots of those
     outputs that only a cache wants: one that cannot be carried comes as `LEFT`, and its row goes on.
+    `batch` is how many rows its nodes would have together, 0 where none asks for that.
     What is made of a stage - programs, its pickle, the cuts for scheduling - is kept with it.
     """
 
     __slots__ = (
-        *("_programs", "blueprints", "indices", "inputs", "is_async", "name", "outputs", "packed", "salvages"),
+        *("_programs", "batch", "blueprints", "indices", "inputs", "is_async", "name", "outputs", "packed", "salvages"),
         *("spare", "steps"),
     )
 
@@ -114,6 +117,7 @@ class Stage:
         self.outputs = tuple(outputs)
         self.indices = tuple(range(len(self.steps))) if indices is None else tuple(indices)
         self.is_async = is_async(self.steps)
+        self.batch: int = max((_batch_size(step) for step in self.steps), default=0)
         self._programs: dict[str, Program] = {}
         self.packed: tuple[str, bytes] | None = None
         self.blueprints: dict[Any, Any] = {}
@@ -126,6 +130,22 @@ class Stage:
             self._programs[flavour] = found
         return found
 
+    def loop(self) -> Program | None:
+        """A function of rows that appends what comes of each; None where rows have to be called one by one.
+
+        That is where a failure brings along what had been made: in a loop that cannot be told from the row before.
+        """
+        if self.salvages or not (self.inputs and self.outputs):
+            return None
+        found = self._programs.get("loop")
+        if found is None:
+            inputs = [(f"value_{slot}", slot) for _, slot in self.inputs]
+            outputs = [(f"value_{slot}", slot) for _, slot in self.outputs]
+            shape, mapped = "value" if len(outputs) == 1 else "tuple", [name for name, _ in inputs]
+            found = compile_program(self.steps, inputs, outputs, shape=shape, loop="columns", mapped=mapped)
+            self._programs["loop"] = found
+        return found
+
     def __reduce__(self) -> tuple[Any, ...]:
         more = (self.salvages, tuple(sorted(self.spare)))
         return _stage, (self.name, self.steps, self.inputs, self.outputs, self.indices, *more)
@@ -136,6 +156,10 @@ class Stage:
 
 def _stage(name: str, steps: Any, inputs: Any, outputs: Any, indices: Any, salvages: bool, spare: Any) -> Stage:
     return Stage(name, steps, inputs, outputs, indices, salvages=salvages, spare=spare)
+
+
+def _batch_size(step: Step | MapStep) -> int:
+    return (getattr(step.node, "batch_size", None) or 0) if isinstance(step, Step) else 0
 
 
 def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> Reply:
@@ -151,6 +175,11 @@ def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> 
             from hypernodes._loops import run_coroutine
 
         run_coroutine(_run_rows_async(stage, rows, place, values, failures))
+    elif (loop := stage.loop()) is not None:
+        made: list[Any] = []
+        _run_loop(stage, loop, iter(rows), place, made, failures)
+        seconds = time.perf_counter() - started
+        return Reply(Table([made], len(made)) if len(stage.outputs) == 1 else made, failures, seconds)
     else:
         program = stage.program("sync")
         call = program.call
@@ -163,6 +192,26 @@ def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> 
                 failures[len(values)] = failed_row(stage, program, error, place)
                 values.append(None)
     return Reply(values, failures, time.perf_counter() - started)
+
+
+def _run_loop(
+    stage: Stage,
+    loop: Program,
+    rows: Iterator[tuple[Any, ...]],
+    place: str,
+    made: list[Any],
+    failures: dict[int, tuple[Failure, int]],
+) -> None:
+    """Run a stage's loop, which saves 0.1 us a row; after a row that failed it begins again with the next."""
+    call, append = loop.call, made.append
+    while True:
+        try:
+            return call(rows, append)  # type: ignore[no-any-return]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            failures[len(made)] = failed_row(stage, loop, error, place)
+            append(None)
 
 
 async def _run_rows_async(

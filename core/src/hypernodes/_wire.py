@@ -1,9 +1,9 @@
 """Both ends of a crossing: rows packed here, received and run there, and what came of them unpacked here again.
 
 A request is a list of frames. The first is a header in JSON: format, hypernodes and Python version, compared before
-anything is unpickled. Then come the pickled rows and, apart, their large buffers (pickle protocol 5), which a
-transport may carry without copying. A stage's functions are pickled once and known by their digest. A place that
-carries nothing but one `bytes` gets the frames joined.
+anything is unpickled. Then come the rows, pickled as columns, and, apart, their large buffers (pickle protocol 5),
+which a transport may carry without copying. A stage's functions are pickled once and known by their digest. A place
+that carries nothing but one `bytes` gets the frames joined.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from hypernodes._errors import RemoteError, UnsendableError, VersionMismatchErro
 from hypernodes._failure import Failure, text_of
 from hypernodes._late import importing
 from hypernodes._record import Record, collecting, deliver
+from hypernodes._table import Table
 from hypernodes._task import LEFT, Reply, Stage, Task, run_rows
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
     "why_unsendable",
 ]
 
-FORMAT = 2
+FORMAT = 3
 STAGES_KEPT = 16
 
 Buffer = bytes | bytearray | memoryview
@@ -90,7 +91,8 @@ def pack_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], context: Context, e
     """A request for `stage` to run `rows`. Raises whatever pickling a row raises."""
     digest, _ = pack_stage(stage)
     buffers: list[Any] = []
-    body = dumps((list(rows), engine), buffers)
+    table = Table.of(rows)
+    body = dumps((table.columns, table.height, engine), buffers)
     header = {**versions(), "stage": digest, "context": context.to_json()}
     return [json.dumps(header).encode(), body, *(buffer.raw() for buffer in buffers)]
 
@@ -107,9 +109,9 @@ def unpack_reply(frames: Sequence[Buffer]) -> Reply:
         raise UnsendableError(head["why"])
     if head["status"] == "rows unreadable":
         raise RowsUnreadable(head["why"])
-    values, failures, records = pickle.loads(frames[1], buffers=frames[2:])
+    columns, count, failures, records = pickle.loads(frames[1], buffers=frames[2:])
     deliver(records)
-    return Reply(values, failures, head["seconds"])
+    return Reply(Table(columns, count), failures, head["seconds"])
 
 
 def join(frames: Sequence[Buffer]) -> bytes:
@@ -187,9 +189,10 @@ def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Sequence[Buffer
     except BaseException as error:
         return [_status("stage unreadable", why=_unreadable("the pipeline", error))]
     try:
-        rows, engine = pickle.loads(frames[1], buffers=frames[2:])
+        columns, count, engine = pickle.loads(frames[1], buffers=frames[2:])
     except BaseException as error:
         return [_status("rows unreadable", why=_unreadable("an input", error))]
+    rows = Table(columns, count)
     context = Context.from_json(header["context"])
     started = time.perf_counter()
     with _restored(context), collecting() as records:
@@ -223,11 +226,11 @@ def _pack_reply(stage: Stage, reply: Reply, records: list[Record], place: str) -
     values = reply.values
     buffers: list[Any] = []
     try:
-        body = dumps((values, failures, records), buffers)
+        body = _dump_reply(stage, values, failures, records, buffers)
     except Exception:
         values = list(values)
         for at, row in enumerate(values):
-            if row is not None:
+            if row is not None and at not in failures:
                 values[at] = row = _without_spare(stage, row)
                 error = _unsendable_row(stage, row)
                 if error is not None:
@@ -235,8 +238,19 @@ def _pack_reply(stage: Stage, reply: Reply, records: list[Record], place: str) -
                     failures[at] = error
         failures = {at: (_in_place(failure, place), step) for at, (failure, step) in failures.items()}
         buffers = []
-        body = dumps((values, failures, records), buffers)
+        body = _dump_reply(stage, values, failures, records, buffers)
     return [_status("done", seconds=reply.seconds), body, *(buffer.raw() for buffer in buffers)]
+
+
+def _dump_reply(
+    stage: Stage,
+    values: Sequence[tuple[Any, ...] | None],
+    failures: dict[int, tuple[Failure, int]],
+    records: list[Record],
+    buffers: list[Any],
+) -> bytes:
+    table = Table.of(values, len(stage.outputs))
+    return dumps((table.columns, table.height, failures, records), buffers)
 
 
 def _in_place(failure: Failure, place: str) -> Failure:
