@@ -36,6 +36,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
             "_supply",
             "_blueprint",
             "_ledger",
+            "_lineup",
+            "_strategy",
             "_loops",
             "_calls",
             "_bridge",

@@ -69,8 +69,11 @@ class Feed:
     kept in `error`; it ends the feed and is raised when everything that was drawn before it has been delivered. `held`
     says how many outcomes wait for an earlier one, so that an engine can keep from running ever further ahead of a slow
     item. Outcomes of tasks after `stopped_after` are not waited for. `steady` names the inputs that nobody changes
-    between two rows, None means all: an iterator of the user's may fill one buffer again and again.
+    between two rows, None means all: an iterator of the user's may fill one buffer again and again. `pushed` says that
+    others fill it, so that it may be empty for the moment.
     """
+
+    pushed: ClassVar[bool] = False
 
     def __init__(self, rows: Iterable[tuple[Any, ...]], steady: Container[str] | None = None) -> None:
         self.steady = steady
@@ -197,6 +200,8 @@ _as_task = functools.partial(tuple.__new__, Task)
 
 class QueueFeed(Feed):
     """A feed that another thread fills: empty for the moment does not mean ended."""
+
+    pushed: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__(())

@@ -7,7 +7,7 @@ only if that kills the worker too is the task blamed. So a healthy task is not c
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -55,7 +55,7 @@ class Ledger:
 
     Messages about a chunk that is no longer out - late ones, doubled ones - are ignored. `living` says which tasks of
     a chunk are still wanted, as it is about to go out. `to_come` tells how many more tasks will be put, None that it is
-    not known: only what is left is shared among the workers.
+    not known: only what is left is shared among the workers. No more chunks of a stage are out than its `at_most`.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Ledger:
         self._solo_out = 0
         self._deaths: dict[int, int] = {}
         self._out: dict[int, Dispatch] = {}
+        self._out_of: Counter[int] = Counter()
         self._serial = 0
         self.waiting = 0
 
@@ -108,6 +109,10 @@ class Ledger:
         entry = self._queues.get(id(stage))
         return 0 if entry is None else len(entry[1])
 
+    def out_of(self, stage: Stage) -> int:
+        """How many chunks of a stage are out."""
+        return self._out_of[id(stage)]
+
     def size(self, stage: Stage, queued: int) -> int:
         """How many tasks the next chunk of a stage should have, where as many are queued.
 
@@ -131,21 +136,35 @@ class Ledger:
                 dispatch = self._send(stage, tasks)
                 self._solo_out = dispatch.id
                 return dispatch
-        while self._split:
-            stage, tasks = self._split.popleft()
-            self.waiting -= len(tasks)
-            tasks = self._living(tasks)
+        while (found := self._next()) is not None:
+            stage, tasks = found
             if tasks:
                 return self._send(stage, tasks)
+        return None
+
+    def _next(self) -> tuple[Stage, Sequence[Task]] | None:
+        """The tasks that are next, perhaps none of them wanted any more; None when nothing may go out now."""
+        for at, (stage, _) in enumerate(self._split):
+            if self._is_free(stage):
+                return stage, self._drawn_part(at)
         # The latest stage that has work comes first: items finish before new ones begin.
         for stage, queue in reversed(self._queues.values()):
-            while len(queue):
+            if len(queue) and self._is_free(stage):
                 tasks = queue.draw(min(len(queue), self.size(stage, len(queue))))
                 self.waiting -= len(tasks)
-                tasks = self._living(tasks)
-                if tasks:
-                    return self._send(stage, tasks)
+                return stage, self._living(tasks)
         return None
+
+    def _is_free(self, stage: Stage) -> bool:
+        """Whether one more chunk of the stage may be out."""
+        return stage.at_most is None or self._out_of[id(stage)] < stage.at_most
+
+    def _drawn_part(self, at: int) -> Sequence[Task]:
+        """Take a part of a chunk that was lost or came back."""
+        _, tasks = self._split[at]
+        del self._split[at]
+        self.waiting -= len(tasks)
+        return self._living(tasks)
 
     def _living(self, tasks: Sequence[Task]) -> Sequence[Task]:
         return tasks if self.living is None else self.living(tasks)
@@ -153,7 +172,15 @@ class Ledger:
     def _send(self, stage: Stage, tasks: Sequence[Task]) -> Dispatch:
         self._serial += 1
         self.pace_of(stage).weigh(tasks[0].values)
+        self._out_of[id(stage)] += 1
         dispatch = self._out[self._serial] = Dispatch(self._serial, stage, tasks)
+        return dispatch
+
+    def _over(self, dispatch_id: int) -> Dispatch | None:
+        """A chunk is not out any more; None if it was not."""
+        dispatch = self._out.pop(dispatch_id, None)
+        if dispatch is not None:
+            self._out_of[id(dispatch.stage)] -= 1
         return dispatch
 
     def dispatched(self, dispatch_id: int) -> Dispatch | None:
@@ -162,7 +189,7 @@ class Ledger:
 
     def done(self, dispatch_id: int, seconds: float) -> Dispatch | None:
         """A chunk came back; None if it was not out any more."""
-        dispatch = self._out.pop(dispatch_id, None)
+        dispatch = self._over(dispatch_id)
         if dispatch is not None:
             self.pace_of(dispatch.stage).record(len(dispatch.tasks), seconds)
             if self._deaths:
@@ -172,7 +199,7 @@ class Ledger:
 
     def lost(self, dispatch_id: int) -> Task | None:
         """A chunk's worker died while it ran. Gives the task to blame, if it is certain by now."""
-        dispatch = self._out.pop(dispatch_id, None)
+        dispatch = self._over(dispatch_id)
         if dispatch is None:
             return None
         stage, tasks = dispatch.stage, dispatch.tasks
@@ -194,7 +221,7 @@ class Ledger:
 
     def divide(self, dispatch_id: int) -> Task | None:
         """A chunk could not be carried there or back as a whole: try its halves. Gives the task if it was alone."""
-        dispatch = self._out.pop(dispatch_id, None)
+        dispatch = self._over(dispatch_id)
         if dispatch is None:
             return None
         if len(dispatch.tasks) == 1:
@@ -204,7 +231,7 @@ class Ledger:
 
     def returned(self, dispatch_id: int) -> None:
         """A chunk comes back unbegun: it waits again, and nobody is suspected."""
-        dispatch = self._out.pop(dispatch_id, None)
+        dispatch = self._over(dispatch_id)
         if dispatch is None:
             return
         if dispatch_id == self._solo_out:

@@ -16,7 +16,19 @@ from hypernodes._plan import SCOPE, SPAN, MapStep, Step
 from hypernodes._program import ABORTS, Program, compile_program, is_async, recorded_call
 from hypernodes._table import Table
 
-__all__ = ["LEFT", "Batch", "Outcome", "Reply", "Stage", "Task", "failed_row", "run_rows", "run_step", "run_task"]
+__all__ = [
+    "LEFT",
+    "Batch",
+    "Outcome",
+    "Reply",
+    "Stage",
+    "Task",
+    "failed_row",
+    "gathers_of",
+    "run_rows",
+    "run_step",
+    "run_task",
+]
 
 
 class Left(Enum):
@@ -89,13 +101,14 @@ class Stage:
     `inputs` and `outputs` are (name, slot) pairs. `indices` are the positions of the steps in the plan they are from.
     With `salvages` a failure brings along which outputs had been made before it. `spare` are the slots of those
     outputs that only a cache wants: one that cannot be carried comes as `LEFT`, and its row goes on.
-    `batch` is how many rows its nodes would have together, 0 where none asks for that.
+    `batch` is how many rows its nodes would have together, 0 where none asks for that; `gathers` has for each of those
+    nodes how many, by the id of its step. `at_most` is how many chunks of it may run at once, None for no bound.
     What is made of a stage - programs, its pickle, the cuts for scheduling - is kept with it.
     """
 
     __slots__ = (
-        *("_programs", "batch", "blueprints", "indices", "inputs", "is_async", "name", "outputs", "packed", "salvages"),
-        *("spare", "steps"),
+        *("_programs", "at_most", "batch", "blueprints", "gathers", "indices", "inputs", "is_async", "name", "outputs"),
+        *("packed", "salvages", "spare", "steps"),
     )
 
     def __init__(
@@ -115,7 +128,9 @@ class Stage:
         self.outputs = tuple(outputs)
         self.indices = tuple(range(len(self.steps))) if indices is None else tuple(indices)
         self.is_async = is_async(self.steps)
-        self.batch: int = max((_batch_size(step) for step in self.steps), default=0)
+        self.gathers = gathers_of(self.steps)
+        self.batch: int = max(self.gathers.values(), default=0)
+        self.at_most = _at_most(self.steps)
         self._programs: dict[str, Program] = {}
         self.packed: tuple[str, bytes] | None = None
         self.blueprints: dict[Any, Any] = {}
@@ -156,9 +171,18 @@ def _stage(name: str, steps: Any, inputs: Any, outputs: Any, indices: Any, salva
     return Stage(name, steps, inputs, outputs, indices, salvages=salvages, spare=spare)
 
 
-def _batch_size(step: Step | MapStep) -> int:
-    batching = step.node.batching if isinstance(step, Step) and step.lists is not None else None
-    return 0 if batching is None else batching.size
+def gathers_of(steps: Iterable[Step | MapStep]) -> dict[int, int]:
+    """How many items each of the batch nodes among the steps takes at once, by the id of its step."""
+    own = [step for step in steps if isinstance(step, Step) and step.lists is not None]
+    return {id(step): step.node.batching.size for step in own if step.node.batching is not None}
+
+
+def _at_most(steps: Sequence[Step | MapStep]) -> int | None:
+    """How many chunks of these steps its gates let run at once: told for single steps, as workers would only wait."""
+    if len(steps) != 1 or not isinstance(steps[0], Step):
+        return None
+    bounds = [max(1, int(gate.most // gate.takes)) for gate in steps[0].gates if gate.per is None]
+    return min(bounds, default=None)
 
 
 def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> Reply:
