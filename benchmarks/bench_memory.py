@@ -56,8 +56,8 @@ def main() -> None:
     for engine, count in (
         ("sequential", 1_000_000),
         ("async", 100_000),
-        ("threaded", 100_000),
-        ("multiprocess", 100_000),
+        ("threaded", 1_000_000),
+        ("multiprocess", 1_000_000),
     ):
         count = count // 10 if QUICK else count
         done = subprocess.run(

@@ -98,7 +98,8 @@ def drive(scheduler: Dispatcher, feed: Feed, port: Port, *, in_flight: int) -> I
     stopped_after: int | None = None
     try:
         while True:
-            while len(flying) < in_flight:
+            refused = False
+            while len(flying) < in_flight and not refused:
                 scheduler.draw(feed, min(scheduler.room(), scheduler.ahead() - feed.held))
                 dispatch = scheduler.take()
                 if dispatch is None:
@@ -111,17 +112,20 @@ def drive(scheduler: Dispatcher, feed: Feed, port: Port, *, in_flight: int) -> I
                     if isinstance(error, PlaceError):
                         raise
                     scheduler.refused(dispatch.id, _teller(error))
+                    refused = True  # what came of it is handed on before more rows are drawn
                     continue
                 sending = False
                 future.add_done_callback(landed(dispatch.id))
-                while not arrivals.empty():
-                    land(arrivals.get())
+            while not arrivals.empty():
+                land(arrivals.get())
             batches = scheduler.batches()
             if batches:
                 yield from batches
                 if feed.stopped_after != stopped_after:
                     stopped_after = feed.stopped_after
                     _stop(scheduler, flying, stopped_after)
+                continue
+            if refused:
                 continue
             if feed.ended and not flying and scheduler.idle:
                 break

@@ -162,15 +162,17 @@ class Feed:
         """Whether there is a task at all; it is drawn, and comes first when tasks are taken."""
         if self.ended or self._peeked:
             return not self.ended
-        taken = self.take_run(1)
-        if len(taken):
-            self._next -= 1
+        # The very tuples are kept: what a cache found for a row is known by the object.
+        first, from_supply = self._next, self._supply is not None
+        taken = list(self.take_run(1).rows) if from_supply else [task.values for task in self.take(1)]
+        self._next = first
+        if taken and from_supply:
+            self._peeked = taken
+        elif taken:
+            self._rows = itertools.chain(taken, self._rows)
+        if taken:
             self.ended = False
-            if self._supply is None:
-                self._rows = itertools.chain(taken.rows, self._rows)
-            else:
-                self._peeked = list(taken.rows)
-        return bool(len(taken))
+        return bool(taken)
 
     def stop(self, after: int | None = None) -> None:
         """Draw no more. Nobody waits for outcomes of tasks whose index is higher than `after`."""

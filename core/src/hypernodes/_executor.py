@@ -22,7 +22,7 @@ from hypernodes._pace import Pace
 from hypernodes._runs import Run
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Batch, Outcome, Reply, Stage, run_rows
-from hypernodes._wire import Buffer, join, pack_rows, pack_stage, receive, receive_frames, split, unpack_reply
+from hypernodes._wire import Buffer, Packer, join, pack_stage, receive, receive_frames, split, unpack_reply
 from hypernodes._worker import as_worker, inside_worker, mark_worker
 
 __all__ = ["ExecutorEngine"]
@@ -129,7 +129,7 @@ class _ExecutorPort:
 
     def __init__(self, engine: ExecutorEngine, site: Site, workers: int, context: Context, overlap: int) -> None:
         self.engine, self.site, self.workers, self.context, self.overlap = engine, site, workers, context, overlap
-        self.pooled = _Pooled(overlap)
+        self.packer = None if engine.shares_memory else Packer(context, _Pooled(overlap))
         self.variables = contextvars.copy_context()
         self.executor = self._open()
 
@@ -139,14 +139,14 @@ class _ExecutorPort:
 
     def send(self, dispatch: Dispatch) -> Future[Any]:
         engine, stage, rows = self.engine, dispatch.stage, dispatch.rows
-        if engine.shares_memory:
+        if self.packer is None:
             try:
                 return self._submit_here(stage, rows)
             except RuntimeError:
                 # Another run shut this executor down when it was stopped.
                 self.renew()
                 return self._submit_here(stage, rows)
-        frames = pack_rows(stage, rows, self.context, self.pooled)
+        frames = self.packer.pack(stage, rows)
         digest, blob = pack_stage(stage)
         try:
             return engine.submit_request(self.executor, frames, digest, blob)

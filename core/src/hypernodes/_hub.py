@@ -38,7 +38,7 @@ from hypernodes._places import OpenPlace, Told, using
 from hypernodes._plan import MapStep, Plan, Step, leaves
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Batch, Reply, Stage, Task, run_task
-from hypernodes._wire import join, pack_rows, pack_stage, split, unpack_reply
+from hypernodes._wire import Packer, join, pack_stage, split, unpack_reply
 from hypernodes._worker import as_here
 
 __all__ = ["Route", "Turns", "in_order"]
@@ -228,15 +228,13 @@ class _PlacePort:
         self.place = place
         carrier: dict[str, str] = {}
         _observers.inject(carrier)
-        self.context = Context(pipeline=pipeline, place=place.label, carrier=carrier)
         site = place.site
-        self.engine = FarEngine(
-            place.engine, place.backend.name, site.node_execution, site.map_execution, site.max_workers
-        )
+        engine = FarEngine(place.engine, place.backend.name, site.node_execution, site.map_execution, site.max_workers)
+        self.packer = Packer(Context(pipeline=pipeline, place=place.label, carrier=carrier), engine)
 
     def send(self, dispatch: Dispatch) -> Future[bytes]:
         _, blob = pack_stage(dispatch.stage)
-        frames = pack_rows(dispatch.stage, dispatch.rows, self.context, self.engine)
+        frames = self.packer.pack(dispatch.stage, dispatch.rows)
         return self.place.session.submit(join([blob, *frames]))
 
     def reply(self, result: bytes) -> Reply:

@@ -116,12 +116,13 @@ class Ledger:
     def size(self, stage: Stage, queued: int) -> int:
         """How many tasks the next chunk of a stage should have, where as many are queued.
 
-        Near the end what is left is shared out, as long as a part is worth a worker's while. Batches stay whole.
+        Near the end what is left is shared out in ever smaller chunks, two for each worker at a time, so that all end
+        together; but none smaller than is worth the way. Batches stay whole.
         """
         pace, batch = self.pace_of(stage), stage.batch
         size = pace.size
         if self.to_come is not None:
-            size = min(size, max(pace.least, -(-(queued + self.to_come) // self.workers)))
+            size = min(size, max(pace.least, -(-(queued + self.to_come) // (2 * self.workers))))
         return max(batch, size - size % batch) if batch else max(1, size)
 
     def take(self) -> Dispatch | None:
