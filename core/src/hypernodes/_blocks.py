@@ -18,8 +18,8 @@ from hypernodes._errors import NodeTimeoutError, PipelineTimeoutError
 from hypernodes._failure import Located
 from hypernodes._layout import Batched, Fan, Layout, Loop, lay_out
 from hypernodes._plan import MapStep, Step
-from hypernodes._program import begin_in_function, columns_of, kept_call, map_rows, with_index
-from hypernodes._record import RecordedBatch, is_stopped
+from hypernodes._program import begin_in_function, columns_of, kept_call, mapped_lists, with_index
+from hypernodes._record import RecordedBatch, below, is_stopped
 
 __all__ = ["Block", "drive", "fan_call", "run_block"]
 
@@ -278,18 +278,47 @@ def _arguments(step: Step, block: _Open, batch: Sequence[int]) -> dict[str, Any]
     return arguments
 
 
+class _Inner:
+    """The rows of one mapped pipeline, to be taken in columns. Made of the values of its step's sources."""
+
+    def __init__(self, step: MapStep, values: tuple[Any, ...]) -> None:
+        lists, combinations = mapped_lists(step, values)
+        self.step, self.values, self.taken = step, values, 0
+        self.lists = dict(zip(step.mapped, lists, strict=True))
+        # All pairs are too many to lie in lists.
+        self.pairs = combinations if step.mode == "product" else None
+
+    def take(self, most: int) -> list[list[Any]]:
+        """A column for each inner input, of the next rows, `most` at most."""
+        step, first = self.step, self.taken
+        if self.pairs is None:
+            mapped = {at: column[first : first + most] for at, column in self.lists.items()}
+        else:
+            pairs = list(itertools.islice(self.pairs, most))
+            mapped = dict(zip(step.mapped, columns_of(pairs, len(step.mapped)), strict=True))
+        count = len(mapped[step.mapped[0]])
+        self.taken += count
+        columns = [mapped[at] if at in mapped else [value] * count for at, value in enumerate(self.values)]
+        if step.span is not None:
+            outer, depth = self.values[step.span], len(step.path) - 1
+            columns[step.span] = [below(outer, depth, index) for index in range(first, first + count)]
+        return columns
+
+
 async def _fan(part: Fan, block: _Open) -> None:
     step = part.step
     width, depth = len(step.writes), len(step.path) - 1
     lists: list[list[list[Any]]] = []
     faults: dict[int, Fault] = {}
-    rows: list[tuple[Any, ...]] = []
-    runs: list[tuple[int, int, int]] = []  # which row, its inner row that comes first, and where that is in `rows`
+    columns: list[list[Any]] = [[] for _ in step.sources]
+    count = 0
+    runs: list[tuple[int, int, int]] = []  # which row, its inner row that comes first, and where that is in the columns
 
     async def work_off() -> None:
-        columns, count = columns_of(rows, len(step.sources)), len(rows)
-        rows.clear()
-        found = await run_block(part.layout, columns, count)
+        nonlocal columns, count
+        some, total = columns, count
+        columns, count = [[] for _ in step.sources], 0
+        found = await run_block(part.layout, some, total)
         starts = [start for _, _, start in runs]
         for inner in sorted(found.faults):
             at, index, start = runs[bisect_left(starts, inner + 1) - 1]
@@ -297,7 +326,7 @@ async def _fan(part: Fan, block: _Open) -> None:
                 raised = found.faults[inner].located
                 items = with_index(raised.items, depth, index + inner - start)
                 faults[at] = Fault(Located(raised.error, raised.path, items, part.at, raised.kept), {})
-        for (at, _, start), stop in zip(runs, (*starts[1:], count), strict=True):
+        for (at, _, start), stop in zip(runs, (*starts[1:], total), strict=True):
             if found.faults:
                 start, stop = bisect_left(found.rows, start), bisect_left(found.rows, stop)
             for results, column in zip(lists[at], found.columns, strict=True):
@@ -307,23 +336,24 @@ async def _fan(part: Fan, block: _Open) -> None:
     for at, values in enumerate(zip(*block.column(step.sources), strict=True)):
         lists.append([[] for _ in range(width)])
         try:
-            inner_rows = map_rows(step, values)
+            inner = _Inner(step, values)
         except BaseException as error:
             if block.stops(error):
                 raise
             faults[at] = Fault(Located(error, step.path, (None,) * len(step.path), part.at), {})
             continue
-        index = 0
         while at not in faults:
-            start = len(rows)
-            rows += itertools.islice(inner_rows, part.rows - start)
-            if len(rows) > start:
-                runs.append((at, index, start))
-            if len(rows) < part.rows:
+            first, start = inner.taken, count
+            taken = inner.take(part.rows - count)
+            count += inner.taken - first
+            if count > start:
+                runs.append((at, first, start))
+                for column, more in zip(columns, taken, strict=True):
+                    column += more
+            if count < part.rows:
                 break
-            index += len(rows) - start
             await work_off()
-    if rows:
+    if count:
         await work_off()
     block.drop(faults)
     done = [found for at, found in enumerate(lists) if at not in faults]

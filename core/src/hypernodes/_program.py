@@ -36,6 +36,7 @@ __all__ = [
     "is_async",
     "kept_call",
     "map_rows",
+    "mapped_lists",
     "recorded_call",
 ]
 
@@ -325,12 +326,17 @@ def map_rows(step: MapStep, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
 
     Raises `GraphError` (a ValueError) for a value that is no list of items, or for unequal lengths under zip.
     """
+    _, combinations = mapped_lists(step, values)
+    return _rows(step, list(values), combinations)
+
+
+def mapped_lists(step: MapStep, values: Sequence[Any]) -> tuple[list[list[Any]], Iterator[tuple[Any, ...]]]:
+    """What a mapped step maps over, as lists, and their combinations. Raises as `map_rows` does."""
     owner = " > ".join(step.path)
     columns = [
         as_items(values[at], f"{owner}: map_over {name!r}") for at, name in zip(step.mapped, step.names, strict=True)
     ]
-    combinations = check_lengths(columns, list(step.names), step.mode, owner)
-    return _rows(step, list(values), combinations)
+    return columns, check_lengths(columns, list(step.names), step.mode, owner)
 
 
 def _rows(step: MapStep, base: list[Any], combinations: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
