@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from hypernodes._backend import Backend, Session, engine_of, engine_spec_of, pair
 from hypernodes._engine import Engine
 from hypernodes._names import CORE_ENGINES
+from hypernodes._plan import MapStep, Step
+from hypernodes._strategy import chosen_strategy
 
-__all__ = ["LocalBackend", "core_engine"]
+__all__ = ["LocalBackend", "core_engine", "strategy_of"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class LocalBackend(Backend):
     the nodes of one item may overlap, `map_execution` how much items may: `"sequential"`, `"async"` or `"parallel"`.
     With neither, everything runs one after another; `"parallel"` without an engine means processes. `max_workers`
     bounds node x map x nesting together; without it there is one worker for each core, four more than cores for
-    threads, and 100 awaited at once for `"async"`.
+    threads, and 100 awaited at once for `"async"`. `map_strategy` says how items go through a pipeline with batch
+    nodes: `"item"`, `"stage"` or `"stream"`; None chooses what suits the pipeline and the engine.
     """
 
     name: ClassVar[str] = "local"
@@ -30,6 +34,7 @@ class LocalBackend(Backend):
     node_execution: str | None = None
     map_execution: str | None = None
     max_workers: int | None = None
+    map_strategy: str | None = None
 
     def __post_init__(self) -> None:
         pair(self)
@@ -44,6 +49,16 @@ def core_engine(backend: Backend) -> str | None:
         return None
     target = engine_spec_of(backend).target
     return next((name for name, spec in CORE_ENGINES.items() if spec.target == target), None)
+
+
+def strategy_of(backend: Backend, steps: Iterable[Step | MapStep]) -> str:
+    """How the items of a map go through these steps of one backend: what it names, or what core chooses."""
+    return chosen_strategy(
+        steps,
+        getattr(backend, "map_strategy", None),
+        shares_memory=isinstance(backend, LocalBackend) and engine_of(backend).shares_memory,
+        overlaps=backend.map_execution != "sequential",
+    )
 
 
 class _LocalSession(Session):
