@@ -141,10 +141,11 @@ class Ledger:
         # The latest stage that has work comes first: items finish before new ones begin.
         for stage, queue in reversed(self._queues.values()):
             while len(queue):
-                tasks = queue.draw(min(len(queue), self.size(stage, len(queue))))
-                self.waiting -= len(tasks)
-                tasks = self._living(tasks)
-                if tasks:
+                queued = len(queue)
+                size = min(queued, self.size(stage, queued))
+                tasks = queue.draw(size)
+                self.waiting -= size
+                if self.living is None or (tasks := self.living(tasks)):
                     return self._send(stage, tasks)
         return None
 
