@@ -22,8 +22,8 @@ class Backend(ABC):
     """A frozen configuration of a place and its engine; equal backends are one place.
 
     Subclass it as a frozen dataclass with the fields `engine`, `node_execution`, `map_execution` and `max_workers`, and
-    call `pair(self)` in `__post_init__`; with a field `map_strategy` users may choose that too. Nothing is opened before
-    the first run that needs it.
+    call `pair(self)` in `__post_init__`; a field `map_strategy` lets users choose that too. Nothing is opened before the
+    first run that needs it.
     """
 
     name: ClassVar[str] = ""
