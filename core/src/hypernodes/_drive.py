@@ -99,8 +99,11 @@ def drive(scheduler: Dispatcher, feed: Feed, port: Port, *, in_flight: int) -> I
     try:
         while True:
             refused = False
+            if feed.ended:
+                scheduler.draw(feed, 0)  # that nothing more will come, is news to it
             while len(flying) < in_flight and not refused:
-                scheduler.draw(feed, min(scheduler.room(), scheduler.ahead() - feed.held))
+                if not feed.ended:
+                    scheduler.draw(feed, min(scheduler.room(), scheduler.ahead() - feed.held))
                 dispatch = scheduler.take()
                 if dispatch is None:
                     break

@@ -130,16 +130,18 @@ class Feed:
         except BaseException as error:
             self.ended, self.error = True, error
             table = Table([], 0)
-        self._next = first + len(table)
+        self._next = first + table.height
         return Run(first, table)
 
     def _drawn(self, count: int) -> Table:
         assert self._supply is not None
-        peeked, self._peeked = Table.of(self._peeked), []
-        table = self._supply.draw(count - len(peeked))
-        if len(peeked) + len(table) < count:
-            self.ended = True
-        return Table.joined([peeked, table])
+        if not self._peeked:
+            table = self._supply.draw(count)
+        else:
+            peeked, self._peeked = Table.of(self._peeked), []
+            table = Table.joined([peeked, self._supply.draw(count - peeked.height)])
+        self.ended = table.height < count
+        return table
 
     def _drawn_slowly(self, count: int, least: int) -> Table:
         """Rows in pieces that double, so that looking at the clock costs nothing for a row."""

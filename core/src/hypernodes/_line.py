@@ -32,6 +32,7 @@ class Line:
         self.stage, self.workers, self.width, self.place = stage, workers, width, place
         self.ledger = Ledger(workers, pace, queue=RunQueue)
         self.ledger.to_come = None
+        self._pace = self.ledger.pace_of(stage)
         self._batches: list[Batch] = []
         self._stopped_at: int | None = None
         self._open = 0
@@ -59,17 +60,17 @@ class Line:
 
     def ahead(self) -> int:
         """How many outcomes may wait for an earlier one before no more rows are drawn."""
-        return 4 * self.workers * max(self.ledger.pace_of(self.stage).size, self.stage.batch)
+        return 4 * self.workers * max(self._pace.size, self.stage.batch)
 
     def draw(self, feed: Feed, room: int) -> None:
         """Admit up to `room` rows of a feed, and note how many it says will follow."""
         if room > 0 and not feed.ended:
             self.admit(feed.take_run(room, self.stage.batch))
-        self.ledger.to_come = feed.left
+        self.ledger.to_come = 0 if feed.ended else feed.left
 
     def admit(self, run: Run) -> None:
         """Let rows wait for a worker; they follow those admitted before."""
-        self._open += len(run)
+        self._open += run.rows.height
         self.ledger.put(self.stage, run)
 
     def take(self) -> Dispatch | None:

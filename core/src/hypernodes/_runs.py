@@ -69,26 +69,30 @@ class RunQueue:
     def extend(self, tasks: Iterable[Task]) -> None:
         """Add a run, or tasks with consecutive indices, behind the others."""
         run = tasks if isinstance(tasks, Run) else Run.of(list(tasks))
-        if len(run):
+        if run.rows.height:
             self._runs.append(run)
-            self._size += len(run)
+            self._size += run.rows.height
 
     def draw(self, count: int) -> Run:
         """The next `count` rows, which must be there and follow one another."""
-        pieces = [self._piece(count)]
-        missing = count - len(pieces[0])
+        piece = self._piece(count)
+        missing = count - piece.rows.height
+        if not missing:
+            return piece
+        pieces = [piece]
         while missing:
             pieces.append(self._piece(missing))
-            missing -= len(pieces[-1])
-        return pieces[0] if len(pieces) == 1 else Run(pieces[0].first, Table.joined([piece.rows for piece in pieces]))
+            missing -= pieces[-1].rows.height
+        return Run(piece.first, Table.joined([piece.rows for piece in pieces]))
 
     def _piece(self, most: int) -> Run:
         run, start = self._runs[0], self._offset
-        end = min(len(run), start + most)
-        if end == len(run):
+        height = run.rows.height
+        end = min(height, start + most)
+        if end == height:
             self._runs.popleft()
             self._offset = 0
         else:
             self._offset = end
         self._size -= end - start
-        return run if end - start == len(run) else run[start:end]
+        return run if end - start == height else run[start:end]
