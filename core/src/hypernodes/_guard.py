@@ -10,9 +10,11 @@ from typing import Any
 
 from hypernodes._clock import Clock, Deadline
 from hypernodes._errors import NodeTimeoutError
+from hypernodes._gated import gated
 from hypernodes._limits import Retry
 from hypernodes._node import Node
 from hypernodes._plan import Step
+from hypernodes._scope import Scope
 from hypernodes._worker import as_here
 
 __all__ = ["guarded", "overran"]
@@ -25,9 +27,12 @@ Call = Callable[..., Any]
 def guarded(step: Step) -> Call:
     """The node's function, retried and timed out as the step says; the function itself where it says nothing.
 
-    A step with a clock takes the deadline as its first argument.
+    A step with a clock takes the deadline as its first argument, one with a scope then the scope. Each attempt passes
+    the gates anew; the pauses between attempts hold nothing, and waiting at a gate is no part of the node's timeout.
     """
     node, retry, limited = step.node, step.retry, step.clock is not None
+    if step.scope is not None:
+        return _scoped(step, limited)
     if isinstance(node, Clock) or not (limited or retry or node.timeout):
         return node.func
     call = node.func
@@ -44,6 +49,22 @@ def guarded(step: Step) -> Call:
     return call
 
 
+def _scoped(step: Step, limited: bool) -> Call:
+    """The same for a step that reads which run it belongs to."""
+    node, retry = step.node, step.retry
+    if limited or node.timeout is not None:
+        call = _timed_async(node) if node.is_async else _timed(node)
+    else:
+        call = _without_deadline(node.func)
+    if step.gates:
+        call = gated(step.gates, node.name, call, is_async=node.is_async)
+    else:
+        call = _without_scope(call)
+    if retry is not None:
+        call = _retried_async(retry, call) if node.is_async else _retried(retry, call)
+    return call if limited else functools.partial(call, None)
+
+
 def overran() -> bool:
     """Whether a timed-out function may still be running in a helper thread of this process."""
     return getattr(_overran, "yes", False)
@@ -52,6 +73,13 @@ def overran() -> bool:
 def _without_deadline(call: Call) -> Call:
     def plain(_: None, /, *args: Any, **kwargs: Any) -> Any:
         return call(*args, **kwargs)
+
+    return plain
+
+
+def _without_scope(call: Call) -> Call:
+    def plain(deadline: Deadline | None, _: Scope, /, *args: Any, **kwargs: Any) -> Any:
+        return call(deadline, *args, **kwargs)
 
     return plain
 

@@ -204,9 +204,11 @@ def _line(
     else:
         node = step.node
         asynchronous = node.is_async
-        clock, span = step.clock, step.span
+        clock, scope, span = step.clock, step.scope, step.span
         arguments = [] if step.is_clock else _arguments(step, spell)
         namespace[function] = guarded(step)
+        if scope is not None:
+            arguments.insert(0, spell[scope])
         if clock is not None:
             arguments.insert(0, spell[clock])
         if span is not None:

@@ -13,7 +13,7 @@ from hypernodes._clock import CLOCK
 from hypernodes._failure import Failure
 from hypernodes._guard import guarded
 from hypernodes._late import importing
-from hypernodes._plan import SPAN, MapStep, Step
+from hypernodes._plan import SCOPE, SPAN, MapStep, Step
 from hypernodes._program import ABORTS, Program, compile_program, is_async, unpack
 from hypernodes._record import recorded
 
@@ -211,8 +211,9 @@ def run_step(step: Step, arguments: dict[str, Any]) -> tuple[Any, ...]:
     node = step.node
     call = guarded(step)
     arguments = dict(arguments)
-    if step.clock is not None:
-        call = partial(call, arguments.pop(CLOCK))
+    leading = [arguments.pop(name) for name in (CLOCK, SCOPE) if name in arguments]
+    if leading:
+        call = partial(call, *leading)
     if step.span is not None:
         call = partial(recorded(step.path, call, is_async=node.is_async), arguments.pop(SPAN))
     value = call(**arguments)
