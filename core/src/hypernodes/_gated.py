@@ -23,14 +23,17 @@ MOST_IDLE = 8
 
 
 def gated(gates: tuple[Gate, ...], node: str, call: Call, *, is_async: bool) -> Call:
-    """`call` behind the gates, with the run's scope as a second argument, after the deadline."""
+    """`call`, of a deadline and a scope and more, behind the gates.
+
+    Each call passes them anew. What its function did not finish within its timeout holds nothing any more.
+    """
     if is_async:
 
         async def passing_async(deadline: Deadline | None, scope: Scope, /, *args: Any, **kwargs: Any) -> Any:
             room = room_of(scope)
             await room.enter_async(gates, node, deadline)
             try:
-                return await call(deadline, *args, **kwargs)
+                return await call(deadline, scope, *args, **kwargs)
             finally:
                 room.leave(gates)
 
@@ -40,7 +43,7 @@ def gated(gates: tuple[Gate, ...], node: str, call: Call, *, is_async: bool) -> 
         room = room_of(scope)
         room.enter(gates, node, deadline)
         try:
-            return call(deadline, *args, **kwargs)
+            return call(deadline, scope, *args, **kwargs)
         finally:
             room.leave(gates)
 
