@@ -148,8 +148,8 @@ def test_limit_that_nobody_declares_is_found_before_any_node_runs() -> None:
         Pipeline([before, inner], name="main", limits={"apis": 3}).run(x=1)
     assert str(caught.value) == (
         "node 'main > inner > ask' counts against limit 'api', which nobody declares (did you mean 'apis'?); declare "
-        "it on a pipeline around the node, limits={'api': 8} for 8 calls at once or {'api': '100/minute'} for a rate, or "
-        "on the node's backend, LocalBackend(limits=...)"
+        "it on a pipeline around the node, limits={'api': 8} for 8 calls at once or {'api': '100/minute'} for a rate, "
+        "or on the node's backend, LocalBackend(limits=...)"
     )
     assert not ran
 
