@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from hypernodes._clock import CLOCK, Clock
-from hypernodes._errors import GraphError
+from hypernodes._errors import GraphError, quoted
 from hypernodes._gate import gates_of
 from hypernodes._graph import Graph, missing_inputs
 from hypernodes._nest import NestedPipeline
@@ -279,6 +279,11 @@ class _Compiler:
         lists = None
         if node.batching is not None:
             lists = node.batching.over([name for name, _ in found], {name for name, at in found if at in alike})
+            if needs and not lists:
+                raise GraphError(
+                    f"node '{' > '.join(path)}' takes batches, but nothing comes to it as a list of items: "
+                    f"{quoted(name for name, _ in needs)} is given by a resource"
+                )
         scoped = bool(needs or node.limit or node.resources)
         hidden = [SCOPE] * scoped + [CLOCK] * (CLOCK in known) + [SPAN] * (own.heard and SPAN in known)
         return Step(
