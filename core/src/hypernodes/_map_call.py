@@ -43,7 +43,8 @@ __all__ = ["MapCall"]
 
 class MapCall:
     """A checked call. `prepare` compiles the pipeline, called `name`, for the inputs that a row gives, and those among
-    them that all rows share.
+    them that all rows share. With `scoped` some nodes need or count something for the whole call; `meets` says then
+    whether processes have to meet for that.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class MapCall:
         columns: Columns | None = None,
         shared: dict[str, Any] | None = None,
         scoped: bool = False,
+        meets: Callable[[], bool] = bool,
     ) -> None:
         self.name, self.prepare, self.wanted, self.keeps_failures = name, prepare, want, keeps_failures
         self.columns, self.items, self.extra = columns, items, extra
         self.shared = columns.shared if columns is not None else shared or {}
-        self.scoped = scoped
+        self.scoped, self.meets = scoped, meets
         # What every row brings: the shared inputs, and while the call goes on what says which call it is.
         self.given = self.shared
         # What is wrong with the first row, or with the columns, is said before any node runs.
@@ -79,7 +81,7 @@ class MapCall:
         if not self.scoped:
             yield
             return
-        with opened() as scope:
+        with opened(meets=self.meets()) as scope:
             self.given = {**self.shared, SCOPE: scope}
             yield
 
