@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from hypernodes._calls import Wanted
+from hypernodes._errors import ResourceError
 from hypernodes._failure import Failure, raise_failure
 from hypernodes._hops import places_of
 from hypernodes._late import importing
@@ -114,7 +115,7 @@ class Inline:
     def failure(self, program: Program, error: BaseException) -> Failure:
         located = program.locate(error)
         if located is None:
-            raise error
+            raise error.at(self.place) if isinstance(error, ResourceError) else error
         return located.failure(self.place).through(self._places)
 
     @cached_property

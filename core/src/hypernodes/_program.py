@@ -17,7 +17,8 @@ from operator import itemgetter
 from types import CodeType, FunctionType, TracebackType
 from typing import Any
 
-from hypernodes._errors import GraphError, OutputCountError, a_kind
+from hypernodes._acquire import is_supplier, supplied
+from hypernodes._errors import GraphError, OutputCountError, ResourceError, a_kind
 from hypernodes._failure import Located
 from hypernodes._guard import guarded
 from hypernodes._plan import MapStep, Step
@@ -77,7 +78,11 @@ class Program:
         return {slot: found[self.spell[slot]] for slot in self.made_slots if self.spell[slot] in found}
 
     def locate(self, error: BaseException) -> Located | None:
-        """Which step raised, as a `Located`; None where the error arose outside the steps (an items iterator, say)."""
+        """Which step raised, as a `Located`; None where the error arose outside the steps (an items iterator, say), or
+        ends the call.
+        """
+        if isinstance(error, ResourceError) and error.ends:
+            return None
         if self.code.co_flags & CO_COROUTINE:
             error = self._as_raised(error)
         entry = self.frame_of(error)
@@ -92,12 +97,14 @@ class Program:
         kept = None
         if isinstance(step, Step) and step.keeps:
             values = entry.tb_frame.f_locals
-            kept = KeptCall(step.node, {name: values[self.spell[slot]] for name, slot in step.inputs})
+            kept = KeptCall(step.node, {name: values[self.spell[slot]] for name, slot in step.inputs}, step.needs)
         if entry.tb_next is not None:
             # The traceback begins in the user's function: our own frames say nothing to them.
             # By method, as a class may forbid to set attributes.
             own = entry.tb_next
-            error.with_traceback(own.tb_next if own.tb_next is not None and is_recorder(own) else own)
+            while own.tb_next is not None and (is_recorder(own) or is_supplier(own)):
+                own = own.tb_next
+            error.with_traceback(own)
         return Located(error, step.path, (None,) * len(step.path), at, kept)
 
     def _as_raised(self, error: BaseException) -> BaseException:
@@ -204,7 +211,7 @@ def _line(
     else:
         node = step.node
         asynchronous = node.is_async
-        clock, span = step.clock, step.span
+        clock, span, scope = step.clock, step.span, step.scope
         arguments = [] if step.is_clock else _arguments(step, spell)
         namespace[function] = guarded(step)
         if clock is not None:
@@ -212,6 +219,10 @@ def _line(
         if span is not None:
             namespace[function] = recorded(step.path, namespace[function], is_async=node.is_async)
             arguments.insert(0, spell[span])
+        if step.needs:
+            assert scope is not None
+            namespace[function] = supplied(step.path, step.needs, namespace[function], is_async=node.is_async)
+            arguments.insert(0, spell[scope])
         unpacks = node.unpacks
     call = f"{function}({', '.join(arguments)})"
     if asynchronous:
@@ -365,7 +376,10 @@ def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) 
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                raise (located(error, len(results)) or error) from None
+                found = located(error, len(results))
+                if found is None:
+                    raise
+                raise found from None
             return columns_of(results, width)
 
         return run
@@ -378,7 +392,10 @@ def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) 
         except ABORTS:
             raise
         except BaseException as error:
-            raise (located(error, len(results)) or error) from None
+            found = located(error, len(results))
+            if found is None:
+                raise
+            raise found from None
         return columns_of(results, width)
 
     return run_async

@@ -9,11 +9,13 @@ from enum import Enum
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
+from hypernodes._acquire import supplied
 from hypernodes._clock import CLOCK
+from hypernodes._errors import ResourceError
 from hypernodes._failure import Failure
 from hypernodes._guard import guarded
 from hypernodes._late import importing
-from hypernodes._plan import SPAN, MapStep, Step
+from hypernodes._plan import SCOPE, SPAN, MapStep, Step
 from hypernodes._program import ABORTS, Program, compile_program, is_async, unpack
 from hypernodes._record import recorded
 
@@ -188,7 +190,7 @@ def failed_row(stage: Stage, program: Program, error: BaseException, place: str)
     made = program.made(error) if stage.salvages else None
     located = program.locate(error)
     if located is None:
-        raise error
+        raise error.at(place) if isinstance(error, ResourceError) else error
     failure = located.failure(place)
     return failure if made is None else replace(failure, made=made), located.step
 
@@ -215,6 +217,8 @@ def run_step(step: Step, arguments: dict[str, Any]) -> tuple[Any, ...]:
         call = partial(call, arguments.pop(CLOCK))
     if step.span is not None:
         call = partial(recorded(step.path, call, is_async=node.is_async), arguments.pop(SPAN))
+    if step.needs:
+        call = partial(supplied(step.path, step.needs, call, is_async=node.is_async), arguments.pop(SCOPE))
     value = call(**arguments)
     if node.is_async:
         with importing("hypernodes._loops"):
