@@ -5,8 +5,8 @@ below those a `nested` for each nested pipeline, with an `item` for each row whe
 for each call of a function. `place` events stand below the root, one pair for each place that the call opened: it ends
 when the place is closed, or with the call where the place stays open for others. So do `resource` events: one starts
 when a resource has been built for the call, in whatever process, and ends with the call. Every start comes after its
-parent's start and every end before its parent's end. A node taken from the cache starts and ends at once with the status
-`"cached"`. What had not come to its end when the call did ends with it, as `"stopped"`.
+parent's start and every end before its parent's end. A node taken from the cache starts and ends at once with the
+status `"cached"`. What had not come to its end when the call did ends with it, as `"stopped"`.
 """
 
 from __future__ import annotations

@@ -116,7 +116,8 @@ def resource(func: Callable[..., Any] | None = None, /, *, name: str | None = No
     if isinstance(func, GraphNode):
         kind = "resource" if isinstance(func, Resource) else "node"
         raise NodeDefinitionError(f"'{func.name}' is a {kind} already; decorate the function once")
-    if isinstance(func, str):  # type: ignore[unreachable]
+    written: object = func
+    if isinstance(written, str):
         raise NodeDefinitionError(f"write @resource(name='{func}'): the name is a keyword")
     if not callable(func):
         raise NodeDefinitionError(f"@resource takes a function, not {func!r}")
