@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
 from functools import partial
 from time import perf_counter, time
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from hypernodes._errors import HypernodesError, ResourceError
@@ -18,7 +17,7 @@ from hypernodes._record import Built, cancelled, deliver, worker_name
 from hypernodes._resource import Need
 from hypernodes._scope import Scope, keep_of
 
-__all__ = ["aside", "is_supplier", "supplied"]
+__all__ = ["aside", "supplied"]
 
 Call = Callable[..., Any]
 
@@ -42,7 +41,7 @@ class _Part(NamedTuple):
 
 
 def supplied(path: tuple[str, ...], needs: tuple[tuple[str, Need], ...], call: Call, *, is_async: bool) -> Call:
-    """The call with a first argument more, its `Scope`, and a keyword argument for each resource that it needs.
+    """The call, of a deadline, a `Scope` and more, with a keyword argument for each resource that it needs.
 
     Raises `ResourceError` where one cannot be built, which ends the run: it is no failure of an item.
     """
@@ -52,7 +51,7 @@ def supplied(path: tuple[str, ...], needs: tuple[tuple[str, Need], ...], call: C
     if is_async:
         return _supplied_async(path, parts, wanted, call)
 
-    def supply(scope: Scope, /, *args: Any, **kwargs: Any) -> Any:
+    def supply(deadline: Any, scope: Scope, /, *args: Any, **kwargs: Any) -> Any:
         keep = keep_of(scope)
         keep.enter()
         try:
@@ -64,16 +63,11 @@ def supplied(path: tuple[str, ...], needs: tuple[tuple[str, Need], ...], call: C
                         _had(keep, part, scope, path)
                     held = made[key]
                 kwargs[name] = held.value
-            return call(*args, **kwargs)
+            return call(deadline, scope, *args, **kwargs)
         finally:
             keep.leave()
 
     return supply
-
-
-def is_supplier(entry: TracebackType) -> bool:
-    """Whether this entry of a traceback is the frame that supplies a call."""
-    return entry.tb_frame.f_code.co_filename == __file__
 
 
 def _supplied_async(
@@ -81,7 +75,7 @@ def _supplied_async(
 ) -> Call:
     on_loop = {part.key for part in parts if part.is_async}
 
-    async def supply(scope: Scope, /, *args: Any, **kwargs: Any) -> Any:
+    async def supply(deadline: Any, scope: Scope, /, *args: Any, **kwargs: Any) -> Any:
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -96,7 +90,7 @@ def _supplied_async(
                         await _had_async(keep, part, scope, path, on_loop)
                     held = made[(key, loop) if key in on_loop else key]
                 kwargs[name] = held.value
-            return await call(*args, **kwargs)
+            return await call(deadline, scope, *args, **kwargs)
         finally:
             keep.leave()
 

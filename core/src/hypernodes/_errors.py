@@ -169,6 +169,11 @@ class ResourceError(PlaceError):
         return self
 
 
+def ends_call(error: BaseException) -> bool:
+    """Whether this is no failure of an item, but the end of the call that it came up in."""
+    return isinstance(error, ResourceError) and bool(error.ends)
+
+
 class UnsendableError(PlaceError, TypeError):
     """A function, an input or a result cannot be pickled; the message names it and the part at fault."""
 

@@ -113,12 +113,12 @@ def resource(func: Callable[..., Any] | None = None, /, *, name: str | None = No
     """
     if func is None:
         return functools.partial(resource, name=name)
-    if isinstance(func, GraphNode):
-        kind = "resource" if isinstance(func, Resource) else "node"
-        raise NodeDefinitionError(f"'{func.name}' is a {kind} already; decorate the function once")
-    written: object = func
-    if isinstance(written, str):
-        raise NodeDefinitionError(f"write @resource(name='{func}'): the name is a keyword")
-    if not callable(func):
-        raise NodeDefinitionError(f"@resource takes a function, not {func!r}")
+    given: object = func
+    if isinstance(given, GraphNode):
+        kind = "resource" if isinstance(given, Resource) else "node"
+        raise NodeDefinitionError(f"'{given.name}' is a {kind} already; decorate the function once")
+    if isinstance(given, str):
+        raise NodeDefinitionError(f"write @resource(name='{given}'): the name is a keyword")
+    if not callable(given):
+        raise NodeDefinitionError(f"@resource takes a function, not {given!r}")
     return Resource(func, name=name)
