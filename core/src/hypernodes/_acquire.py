@@ -98,14 +98,16 @@ def _supplied_async(
 
 
 def _parts(needs: Iterable[Need]) -> tuple[_Part, ...]:
-    """These resources and those that they need, each after what it needs; without going as deep as they do."""
+    """These resources and those that they need, each after what it needs and else in the order of
+    the parameters; without going as deep as they do.
+    """
     found: dict[int, _Part] = {}
-    todo = list(needs)
+    todo = list(needs)[::-1]
     while todo:
         need = todo[-1]
         waiting = [inner for _, inner in need.needs if id(inner) not in found]
         if waiting:
-            todo += waiting
+            todo += waiting[::-1]
             continue
         todo.pop()
         given = tuple([(name, found[id(inner)].key) for name, inner in need.needs])
