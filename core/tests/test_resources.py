@@ -543,8 +543,8 @@ def _async_node(name: str) -> Any:
 
 def test_async_generators_that_do_not_yield_once_are_told() -> None:
     async def never() -> AsyncIterator[int]:
-        if False:
-            yield 1
+        for at in [0] * 0:
+            yield at
 
     async def twice() -> AsyncIterator[int]:
         yield 1
@@ -604,9 +604,7 @@ def test_a_plain_resource_does_not_hold_up_the_loop_of_the_caller() -> None:
 
 def test_a_plain_node_may_not_take_an_async_resource(diary: Diary) -> None:
     pipeline = Pipeline([diary.closing_async("model"), use], name="main")
-    with pytest.raises(
-        GraphError, match=r"node 'main > use' is a plain function and takes the resource 'model'.*async"
-    ):
+    with pytest.raises(GraphError, match=r"node 'main > use' is a plain function and takes .* 'model'.*async"):
         pipeline.run(x=1)
     assert pipeline.run(x=1, model=2) == {"y": (1, 2)}
     depends = resource(lambda client: client, name="model")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from hypernodes._acquire import supplied
@@ -10,7 +9,7 @@ from hypernodes._diagnose import culprit
 from hypernodes._failure import text_of
 from hypernodes._node import Node
 from hypernodes._resource import Need
-from hypernodes._scope import Scope, opened
+from hypernodes._scope import opened
 
 __all__ = ["KeptCall"]
 
@@ -51,9 +50,9 @@ class KeptCall:
         node, inputs, needs = self._known()
         if not needs:
             return _called(node, node.func(**inputs))
-        call = supplied((node.name,), needs, _without_hidden(node), is_async=node.is_async)
+        call = supplied((node.name,), needs, node.func, is_async=node.is_async, alone=True)
         with opened() as scope:
-            return _called(node, call(None, scope, **inputs))
+            return _called(node, call(scope, **inputs))
 
     def _known(self) -> tuple[Node[..., Any], dict[str, Any], Needs]:
         if self.lost or self._call is None:
@@ -73,16 +72,6 @@ class KeptCall:
 
     def __repr__(self) -> str:
         return "<the call of a node, kept>"
-
-
-def _without_hidden(node: Node[..., Any]) -> Callable[..., Any]:
-    if node.is_async:
-
-        async def plain_async(deadline: None, scope: Scope, /, **inputs: Any) -> Any:
-            return await node.func(**inputs)
-
-        return plain_async
-    return lambda deadline, scope, /, **inputs: node.func(**inputs)
 
 
 def _called(node: Node[..., Any], value: Any) -> Any:
