@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from hypernodes.testing import compare
-from hypernodes.testing._cases import Call, Case, Function, Nest, Parameter, Tree
+from hypernodes.testing._cases import Case
 from hypernodes.testing._oracle import Failed, Fails
+from hypernodes.testing._shapes import Call, Function, Nest, Parameter, Tree
 
 NAN = float("nan")
 
