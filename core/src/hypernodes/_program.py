@@ -17,14 +17,26 @@ from operator import itemgetter
 from types import CodeType, FunctionType, TracebackType
 from typing import Any
 
-from hypernodes._errors import GraphError, OutputCountError, a_kind
+from hypernodes import _answer, _guard, _record
+from hypernodes._answer import as_single, unpack
+from hypernodes._errors import GraphError, a_kind
 from hypernodes._failure import Located
 from hypernodes._guard import guarded
 from hypernodes._plan import MapStep, Step
-from hypernodes._record import below, is_recorder, recorded
+from hypernodes._record import below, recorded
 from hypernodes._replay import KeptCall
 
-__all__ = ["ABORTS", "IrregularRow", "Program", "compile_program", "is_async", "map_rows"]
+__all__ = [
+    "ABORTS",
+    "IrregularRow",
+    "Program",
+    "begin_in_function",
+    "compile_program",
+    "is_async",
+    "kept_call",
+    "map_rows",
+    "recorded_call",
+]
 
 ABORTS = (KeyboardInterrupt, GeneratorExit)
 """Raised to stop a coroutine, not by an item: never turned into a failure. In plain code only the first one is."""
@@ -32,6 +44,9 @@ ABORTS = (KeyboardInterrupt, GeneratorExit)
 LONGEST_DISPLAY = 15
 """Pairs up to which CPython builds a dict display in one go. A longer one is updated piece by piece: for 1000 pairs
 that takes 1.3 times as long as `dict(zip(...))`, and twice as long to compile."""
+
+_AROUND = frozenset({_answer.__file__, _guard.__file__, _record.__file__})
+"""Where the frames between a program and the user's function are from."""
 
 Steps = Sequence[Step | MapStep]
 
@@ -92,12 +107,8 @@ class Program:
         kept = None
         if isinstance(step, Step) and step.keeps:
             values = entry.tb_frame.f_locals
-            kept = KeptCall(step.node, {name: values[self.spell[slot]] for name, slot in step.inputs})
-        if entry.tb_next is not None:
-            # The traceback begins in the user's function: our own frames say nothing to them.
-            # By method, as a class may forbid to set attributes.
-            own = entry.tb_next
-            error.with_traceback(own.tb_next if own.tb_next is not None and is_recorder(own) else own)
+            kept = kept_call(step, {name: values[self.spell[slot]] for name, slot in step.inputs})
+        begin_in_function(error, entry)
         return Located(error, step.path, (None,) * len(step.path), at, kept)
 
     def _as_raised(self, error: BaseException) -> BaseException:
@@ -113,6 +124,21 @@ class Program:
         if self.frame_of(cause) is None:
             cause.__traceback__ = error.__traceback__
         return cause
+
+
+def kept_call(step: Step, values: dict[str, Any]) -> KeptCall:
+    """The call of a step for one item; a batch node's lists hold this one item."""
+    lists = step.lists or ()
+    return KeptCall(step.node, {name: [value] if name in lists else value for name, value in values.items()})
+
+
+def begin_in_function(error: BaseException, entry: TracebackType) -> None:
+    """Let the traceback begin in the user's function, below our own `entry`: our frames say nothing to them."""
+    own = entry.tb_next
+    while own is not None and own.tb_next is not None and own.tb_frame.f_code.co_filename in _AROUND:
+        own = own.tb_next
+    if own is not None:
+        error.with_traceback(own)  # by method, as a class may forbid to set attributes
 
 
 def is_async(steps: Steps) -> bool:
@@ -204,14 +230,10 @@ def _line(
     else:
         node = step.node
         asynchronous = node.is_async
-        clock, span = step.clock, step.span
         arguments = [] if step.is_clock else _arguments(step, spell)
-        namespace[function] = guarded(step)
-        if clock is not None:
-            arguments.insert(0, spell[clock])
-        if span is not None:
-            namespace[function] = recorded(step.path, namespace[function], is_async=node.is_async)
-            arguments.insert(0, spell[span])
+        namespace[function] = recorded_call(step)
+        # The hidden ones come first: which row it is, when time is up, which run it belongs to.
+        arguments[:0] = [spell[slot] for slot in (step.span, step.clock, step.scope) if slot is not None]
         unpacks = node.unpacks
     call = f"{function}({', '.join(arguments)})"
     if asynchronous:
@@ -231,17 +253,28 @@ def _line(
     return f"{targets[0]} = {call}"
 
 
+def recorded_call(step: Step) -> Callable[..., Any]:
+    """The node's function for one item, with everything around it.
+
+    It takes the span, the deadline and the scope first, each where the step has it; a batch node's lists have one item.
+    """
+    call = guarded(step)
+    if step.lists is not None:
+        call = as_single(call, step.node)
+    return call if step.span is None else recorded(step.path, call, is_async=step.node.is_async)
+
+
 def _arguments(step: Step, spell: dict[int, str]) -> list[str]:
     reads, arguments, positional = dict(step.reads), [], True
+    lists = step.lists or ()
     for parameter in step.node.parameters:
         slot = reads.get(parameter.name)
         if slot is None:
             # A default stands here: what follows must be passed by name.
             positional = False
-        elif positional and not parameter.keyword_only:
-            arguments.append(spell[slot])
-        else:
-            arguments.append(f"{parameter.name}={spell[slot]}")
+            continue
+        value = f"[{spell[slot]}]" if parameter.name in lists else spell[slot]
+        arguments.append(value if positional and not parameter.keyword_only else f"{parameter.name}={value}")
     return arguments
 
 
@@ -275,20 +308,6 @@ def _result(
         namespace |= {f"{prefix}dict": dict, f"{prefix}zip": zip}
         return f"{prefix}dict({prefix}zip({prefix}names, {values}))"
     return values
-
-
-def unpack(value: Any, node: Any) -> Any:
-    if isinstance(value, tuple | list) and len(value) == len(node.outputs):
-        return value
-    count = len(node.outputs)
-    if isinstance(value, tuple | list):
-        got = f"{len(value)} value{'' if len(value) == 1 else 's'}"
-    else:
-        got = f"{a_kind(value)}, not a tuple"
-    names = ", ".join(f"'{name}'" for name in node.outputs)
-    raise OutputCountError(
-        f"node '{node.name}' declares {count} output{'' if count == 1 else 's'} ({names}) but returned {got}"
-    )
 
 
 def map_rows(step: MapStep, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter, time
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Record", "Watcher", "below", "collecting", "deliver", "is_recorder", "recorded", "watching", "worker_name"]
+__all__ = ["Record", "Watcher", "below", "collecting", "deliver", "recorded", "watching", "worker_name"]
 
 Span = tuple[str, tuple[tuple[int, int], ...]]
 """Which row of a run: the run's id, and the index of the item at each level of the path that is mapped."""
@@ -127,11 +126,6 @@ def recorded(path: tuple[str, ...], call: Callable[..., Any], *, is_async: bool)
         return value
 
     return record
-
-
-def is_recorder(entry: TracebackType) -> bool:
-    """Whether this entry of a traceback is the frame that notes a call."""
-    return entry.tb_frame.f_code.co_filename == __file__
 
 
 def _fault(error: BaseException) -> tuple[str, str]:

@@ -6,16 +6,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
-from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
+from hypernodes._answer import unpack
 from hypernodes._clock import CLOCK
 from hypernodes._failure import Failure
-from hypernodes._guard import guarded
 from hypernodes._late import importing
-from hypernodes._plan import SPAN, MapStep, Step
-from hypernodes._program import ABORTS, Program, compile_program, is_async, unpack
-from hypernodes._record import recorded
+from hypernodes._plan import SCOPE, SPAN, MapStep, Step
+from hypernodes._program import ABORTS, Program, compile_program, is_async, recorded_call
 
 __all__ = ["LEFT", "Batch", "Outcome", "Reply", "Stage", "Task", "failed_row", "run_rows", "run_step", "run_task"]
 
@@ -205,17 +203,17 @@ def run_task(stage: Stage, task: Task, place: str = "") -> Outcome:
 def run_step(step: Step, arguments: dict[str, Any]) -> tuple[Any, ...]:
     """Call one step's node by parameter name, with its retries and timeout; the values of its outputs as a tuple.
 
+    A batch node is called for a batch of one.
+
     `arguments` holds a value for each name in `step.reads`.
     For engines that schedule single steps themselves. Raises what the node raises.
     """
     node = step.node
-    call = guarded(step)
     arguments = dict(arguments)
-    if step.clock is not None:
-        call = partial(call, arguments.pop(CLOCK))
-    if step.span is not None:
-        call = partial(recorded(step.path, call, is_async=node.is_async), arguments.pop(SPAN))
-    value = call(**arguments)
+    hidden = [arguments.pop(name) for name in (SPAN, CLOCK, SCOPE) if name in arguments]
+    for name in step.lists or ():
+        arguments[name] = [arguments[name]]
+    value = recorded_call(step)(*hidden, **arguments)
     if node.is_async:
         with importing("hypernodes._loops"):
             from hypernodes._loops import run_coroutine
