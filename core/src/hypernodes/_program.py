@@ -22,7 +22,8 @@ from hypernodes._answer import as_single, unpack
 from hypernodes._errors import GraphError, a_kind
 from hypernodes._failure import Located
 from hypernodes._guard import guarded
-from hypernodes._plan import MapStep, Step
+from hypernodes._late import importing
+from hypernodes._plan import MapStep, Step, leaves
 from hypernodes._record import below, recorded
 from hypernodes._replay import KeptCall
 
@@ -360,8 +361,13 @@ def as_items(value: Any, owner: str) -> list[Any]:
 
 
 def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) -> Callable[..., Any]:
-    """A function of the step's sources that runs its inner plan for each row, one after another."""
+    """A function of the step's sources that runs its inner plan for each row: one after another, or in batches."""
     inner = step.inner
+    if any(leaf.lists is not None for leaf in leaves(inner)):
+        with importing("hypernodes._blocks"):
+            from hypernodes._blocks import fan_call
+
+        return fan_call(step, flavour, in_thread)
     program = compile_program(
         inner.steps, inner.inputs, inner.outputs, flavour=flavour, in_thread=in_thread, name="mapped"
     )

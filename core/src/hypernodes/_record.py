@@ -9,13 +9,24 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter, time
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Record", "Watcher", "below", "collecting", "deliver", "recorded", "watching", "worker_name"]
+__all__ = [
+    "Record",
+    "RecordedBatch",
+    "Watcher",
+    "below",
+    "collecting",
+    "deliver",
+    "is_stopped",
+    "recorded",
+    "watching",
+    "worker_name",
+]
 
 Span = tuple[str, tuple[tuple[int, int], ...]]
 """Which row of a run: the run's id, and the index of the item at each level of the path that is mapped."""
@@ -128,9 +139,39 @@ def recorded(path: tuple[str, ...], call: Callable[..., Any], *, is_async: bool)
     return record
 
 
+class RecordedBatch:
+    """What is noted of the items of one batch: they begin one after another, at one time, and end the other way round.
+
+    Begun when it is made. The watchers are called in the thread of the call.
+    """
+
+    def __init__(self, path: tuple[str, ...], spans: Sequence[Span]) -> None:
+        self.path, self.spans = path, spans
+        self.started, self.worker = time(), worker_name()
+        self._begun: list[tuple[Watcher | None, Any]] = []
+        for span in spans:
+            watcher = _watchers.get(span[0])
+            token = None if watcher is None else watcher.started(span, path, self.started, self.worker)
+            self._begun.append((watcher, token))
+        self._clock = perf_counter()
+
+    def end(self, errors: Mapping[int, BaseException], rest: BaseException | None = None) -> None:
+        """It is over: those of the items at these positions raised, and the others, where there is a `rest`, that."""
+        seconds = perf_counter() - self._clock
+        for at in reversed(range(len(self.spans))):
+            error = errors.get(at, rest)
+            fault = ("ok", "") if error is None else _fault(error)
+            watcher, token = self._begun[at]
+            _end(watcher, token, Record(self.spans[at], self.path, self.started, seconds, *fault, self.worker))
+
+
+def is_stopped(error: BaseException) -> bool:
+    """Whether this stops a coroutine from outside, and is no failure of what it does."""
+    return isinstance(error, KeyboardInterrupt | GeneratorExit) or _cancelled(error)
+
+
 def _fault(error: BaseException) -> tuple[str, str]:
-    stopped = isinstance(error, KeyboardInterrupt | GeneratorExit) or _cancelled(error)
-    return "stopped" if stopped else "error", type(error).__qualname__
+    return "stopped" if is_stopped(error) else "error", type(error).__qualname__
 
 
 def _cancelled(error: BaseException) -> bool:
