@@ -117,7 +117,7 @@ TOLD: dict[str, Told] = {
 
 
 class ContextContract(Placed):
-    """Promises about events and caches, kept wherever nodes run. `EngineContract` and `BackendContract` include them."""
+    """Promises about events and caches, kept wherever nodes run. Each other contract includes them."""
 
     # events -----------------------------------------------------------------------------------------------------
 
