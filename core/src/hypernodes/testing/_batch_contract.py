@@ -187,9 +187,11 @@ class BatchContract(Placed):
 
     def test_events_are_those_of_one_item_at_a_time(self, backend: Any) -> None:
         trees = []
-        for function, options in ((check_item, {}), (check_batch.func, {"batch_size": 4})):
+        for checked in (
+            node(check_item, output_name="checked", name="check"),
+            node(check_batch.func, output_name="checked", name="check", batch_size=4),
+        ):
             log = EventLog()
-            checked = node(function, output_name="checked", name="check", **options)
             last = node(lambda checked: -checked, output_name="last")
             self.placed([double, checked, last], backend, callbacks=[log]).map(rows(9), on_error="return")
             trees.append(log.tree())
