@@ -9,10 +9,14 @@ from hypernodes._guard import guarded
 from hypernodes._plan import MapStep, Step, leaves
 from hypernodes._program import Program, compile_program
 
-__all__ = ["Batched", "Fan", "Layout", "Loop", "batch_of", "lay_out", "rows_of_block"]
+__all__ = ["Batched", "Fan", "Layout", "Loop", "Rows", "batch_of", "lay_out", "rows_of_block"]
 
 MOST_ROWS = 4096
 """Rows of a block, but for one batch that is larger: what is between two steps of a block waits in memory."""
+
+FAST_SECONDS = 0.02
+SLOW_SECONDS = 0.1
+"""A block below the first is doubled, one above the second is one batch again."""
 
 
 class Loop(NamedTuple):
@@ -65,6 +69,24 @@ def batch_of(steps: Sequence[Step | MapStep], *, deep: bool) -> int:
 def _size(step: Step) -> int:
     batching = step.node.batching
     return 0 if step.lists is None or batching is None else batching.size
+
+
+class Rows:
+    """How many rows to take for the next block: one batch at first, and more while blocks take next to no time.
+
+    So a slow source is drawn no further than one batch ahead, and a fast one costs nothing by being cut into blocks.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.batch = self.size = max(batch, 1)
+        self._most = rows_of_block(self.batch)
+
+    def took(self, seconds: float) -> None:
+        """A block took so long, with the time in which its rows were drawn."""
+        if seconds > SLOW_SECONDS:
+            self.size = self.batch
+        elif seconds < FAST_SECONDS:
+            self.size = min(2 * self.size, self._most)
 
 
 def rows_of_block(batch: int) -> int:

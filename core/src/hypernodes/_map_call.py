@@ -39,7 +39,8 @@ __all__ = ["MapCall"]
 
 class MapCall:
     """A checked call. `prepare` compiles the pipeline, called `name`, for the inputs that a row gives, and those among
-    them that all rows share.
+    them that all rows share. With `scoped` some nodes need or count something for the whole call; `meets` says then
+    whether processes have to meet for that.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class MapCall:
         columns: Columns | None = None,
         shared: dict[str, Any] | None = None,
         scoped: bool = False,
+        meets: Callable[[], bool] = bool,
     ) -> None:
         self.name, self.prepare, self.wanted, self.keeps_failures = name, prepare, want, keeps_failures
         self.columns, self.items, self.extra = columns, items, extra
         self.shared = columns.shared if columns is not None else shared or {}
-        self.scoped = scoped
+        self.scoped, self.meets = scoped, meets
         # What every row brings: the shared inputs, and while the call goes on what says which call it is.
         self.given = self.shared
         # What is wrong with the first row, or with the columns, is said before any node runs.
@@ -75,7 +77,7 @@ class MapCall:
         if not self.scoped:
             yield
             return
-        with opened() as scope:
+        with opened(meets=self.meets()) as scope:
             self.given = {**self.shared, SCOPE: scope}
             yield
 
@@ -88,7 +90,7 @@ class MapCall:
         results: list[Any] = []
         if self.columns is not None:
             prepared = self.first
-            if prepared.inline is not None and not self.keeps_failures:
+            if prepared.inline is not None and not prepared.inline.batch and not self.keeps_failures:
                 prepared.inline.rows(self.columns.rows, results, self.given, self.columns.names, "columns")
                 names = self.wanted.names
                 return results if self.wanted.bare else dict(zip(names, columns_of(results, len(names)), strict=True))
@@ -111,7 +113,7 @@ class MapCall:
                 raise not_a_row(self.name, len(results), row)
             keys = tuple(row)
             prepared = self._prepare_row(len(results), keys)
-            if prepared.inline is None:
+            if prepared.inline is None or prepared.inline.batch:
                 if results or not isinstance(self.items, list | tuple):
                     self.items = _chain(row, rows)
                 return False
@@ -188,6 +190,10 @@ class MapCall:
         watch: Watch | None,
     ) -> Generator[list[Any], None, None]:
         """The results of rows that share one plan, several at a time; `base` is how many items came before them."""
+        if prepared.inline is not None and prepared.inline.batch:
+            for results in prepared.inline.blocks(rows):
+                yield [_moved(result, base) if isinstance(result, Failure) else result for result in results]
+            return
         if prepared.inline is not None:
             for result in prepared.inline.each(rows):
                 yield [_moved(result, base) if isinstance(result, Failure) else result]

@@ -17,7 +17,7 @@ from operator import itemgetter
 from types import CodeType, FunctionType, TracebackType
 from typing import Any
 
-from hypernodes import _answer, _guard, _record
+from hypernodes import _answer, _gated, _guard, _record
 from hypernodes._answer import as_single, unpack
 from hypernodes._errors import GraphError, a_kind
 from hypernodes._failure import Located
@@ -46,7 +46,7 @@ LONGEST_DISPLAY = 15
 """Pairs up to which CPython builds a dict display in one go. A longer one is updated piece by piece: for 1000 pairs
 that takes 1.3 times as long as `dict(zip(...))`, and twice as long to compile."""
 
-_AROUND = frozenset({_answer.__file__, _guard.__file__, _record.__file__})
+_AROUND = frozenset({_answer.__file__, _gated.__file__, _guard.__file__, _record.__file__})
 """Where the frames between a program and the user's function are from."""
 
 Steps = Sequence[Step | MapStep]

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 __all__ = ["Keep", "Scope", "keep_of", "opened"]
 
 _serials = count(1)
+_LOCKS = os.name == "posix"
+"""Windows has no `flock`; there every process counts for itself."""
 
 
 class Scope(NamedTuple):
@@ -68,15 +70,43 @@ _lock = threading.Lock()
 
 
 @contextmanager
-def opened() -> Iterator[Scope]:
-    """A scope for the length of one call."""
-    scope = Scope(f"{os.getpid():x}-{next(_serials):x}-{os.urandom(6).hex()}")
-    keep = _open[scope.run] = Keep()
+def opened(*, meets: bool = False) -> Iterator[Scope]:
+    """A scope for the length of one call. With `meets` it has a folder, where the system can lock files.
+
+    Nobody but this user may look into the folder. It goes with the call; a process that comes later finds none.
+    """
+    run = f"{os.getpid():x}-{next(_serials):x}-{os.urandom(6).hex()}"
+    scope = Scope(run, _folder(run) if meets and _LOCKS else "")
+    keep = _open[run] = Keep()
     try:
+        if scope.folder:
+            os.mkdir(scope.folder, 0o700)
         yield scope
     finally:
-        del _open[scope.run]
-        keep.close()
+        del _open[run]
+        try:
+            keep.close()
+        finally:
+            if scope.folder:
+                _remove(scope.folder)
+
+
+def _folder(run: str) -> str:
+    import tempfile  # 5 ms of importing, for what few calls need
+
+    return os.path.join(tempfile.gettempdir(), f"hypernodes-{run}")
+
+
+def _remove(folder: str) -> None:
+    """Remove the folder under another name, so that a worker on its way out cannot put a file into it meanwhile."""
+    import shutil
+
+    over = f"{folder}-over"
+    try:
+        os.rename(folder, over)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(over, ignore_errors=True)
 
 
 def keep_of(scope: Scope) -> Keep:
