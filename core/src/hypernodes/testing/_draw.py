@@ -90,7 +90,9 @@ class _Draw:
     def text_of(self, kind: _Kind, lengths: dict[str, int]) -> str:
         if kind.depth == 0:
             return self.literal()
-        size = lengths.setdefault(kind.length, self.pick(0, 3)) if kind.length else self.pick(0, 3)
+        if kind.length not in lengths or not kind.length:
+            lengths[kind.length] = self.pick(4, 9) if self.chance(6, "long list") else self.pick(0, 3)
+        size = lengths[kind.length]
         self.seen("empty list" if size == 0 else "ragged list" if kind.depth > 1 else "list")
         return "[" + ", ".join(self.text_of(_Kind(kind.depth - 1), lengths) for _ in range(size)) + "]"
 
@@ -346,11 +348,16 @@ class _Draw:
             return self.columns(call, given)
         return self.rows(call, given, {*tree.inputs, *tree.resources} - set(inputs))
 
+    def size(self) -> int:
+        """How many items a map goes over."""
+        size = self.pick(4, 20) if self.chance(12, "map over many items") else self.pick(0, 3)
+        self.seen("map over no items" if size == 0 else "")
+        return size
+
     def columns(self, call: Call, given: _Names) -> Call:
         over = self.some(given, 1, 2)
         product = self.chance(40, "map by product")
-        size = self.pick(0, 3)
-        self.seen("map over no items" if size == 0 else "")
+        size = self.size()
         counts = {name: self.pick(0, 3) if product else size for name in over}
         lengths = self.lengths(given, () if product else over, max(counts.values()))
         texts = {name: self.text_of(its, lengths[0]) for name, its in given.items() if name not in over}
@@ -362,8 +369,7 @@ class _Draw:
 
     def rows(self, call: Call, given: _Names, optional: set[str]) -> Call:
         varied = self.some(given, 1, 3)
-        size = self.pick(0, 3)
-        self.seen("map over no items" if size == 0 else "")
+        size = self.size()
         lengths = self.lengths(given, varied, size)
         shared = {}
         for name, its in given.items():

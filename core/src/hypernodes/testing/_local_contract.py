@@ -182,7 +182,7 @@ class LocalContract(Placed):
         marks = Marks(tmp_path)
         first = node(counted(marks, "x"), output_name="y")
         heavy = node(lambda y: y, output_name="z", resources={"cpus": 100_000})
-        with pytest.raises(GraphError, match=r"100_?000|1e\+05"):
+        with pytest.raises(GraphError, match="100,000 CPUs"):
             self.placed([first, heavy], backend).map(rows(3))
         assert not marks.all()
 
