@@ -70,9 +70,9 @@ class BackendContract(ContextContract, BatchContract, ResourceContract, LimitCon
     is_remote: ClassVar[bool] = True
     draw_ahead: ClassVar[int] = 20_000
 
-    def placed(self, nodes: Sequence[Any], backend: Any, **options: Any) -> Pipeline:
+    def placed(self, nodes: Sequence[Any], backend: Any, beside: Sequence[Any] = (), **options: Any) -> Pipeline:
         inner = Pipeline(nodes=list(nodes), name="far", backend=backend)
-        return Pipeline(nodes=[inner], name="main", backend=LocalBackend(), **options)
+        return Pipeline(nodes=[inner, *beside], name="main", backend=LocalBackend(), **options)
 
     # values -----------------------------------------------------------------------------------------------------
 

@@ -43,9 +43,9 @@ class Placed(Promises):
 
     can_kill_workers: ClassVar[bool] = False
 
-    def placed(self, nodes: Sequence[Any], backend: Any, **options: Any) -> Pipeline:
-        """The nodes, where they are to run."""
-        return Pipeline(nodes=list(nodes), name="main", backend=backend, **options)
+    def placed(self, nodes: Sequence[Any], backend: Any, beside: Sequence[Any] = (), **options: Any) -> Pipeline:
+        """The nodes, where they are to run; what is given `beside` them stands in the outermost pipeline."""
+        return Pipeline(nodes=[*nodes, *beside], name="main", backend=backend, **options)
 
 
 def broken_promises(suite: type) -> list[str]:

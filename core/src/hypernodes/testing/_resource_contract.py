@@ -72,9 +72,11 @@ class _Fake:
 class ResourceContract(Placed):
     """Promises about resources, kept wherever nodes run."""
 
+    @pytest.mark.parametrize("where", ["beside its reader", "in the pipeline around"])
     @pytest.mark.parametrize("reader", [use, use_batch], ids=["node", "batch node"])
-    def test_resource_is_built_once_in_each_process_and_never_sent(self, backend: Any, reader: Any) -> None:
-        pipeline = self.placed([reader, model], backend)
+    def test_resource_is_built_once_in_each_process_and_never_sent(self, backend: Any, reader: Any, where: str) -> None:
+        around = where.endswith("around")
+        pipeline = self.placed([reader] if around else [reader, model], backend, beside=[model] if around else [])
         built_once(pipeline.map(rows(40), output_name="told"), 40)
         built_once([pipeline.run(x=0, output_name="told")], 1)
 
@@ -107,7 +109,7 @@ class ResourceContract(Placed):
 
     def test_plain_value_overrides_a_resource_which_is_not_built(self, backend: Any) -> None:
         for reader in (use, use_batch):
-            pipeline = self.placed([reader, resource(refused.func, name="model")], backend)
+            pipeline = self.placed([reader], backend, beside=[resource(refused.func, name="model")])
             compare({"told": ("fake", 1)}, pipeline.run(x=1, model=_Fake()))
             found = pipeline.map(rows(5), inputs={"model": _Fake()}, output_name="told")
             compare([("fake", x) for x in range(5)], found)
@@ -120,7 +122,7 @@ class ResourceContract(Placed):
 
     def test_resource_that_fails_to_build_ends_the_run_and_says_which(self, backend: Any) -> None:
         reader = node(lambda x, refused: x, output_name="y")
-        pipeline = self.placed([reader, refused], backend)
+        pipeline = self.placed([reader], backend, beside=[refused])
         for call in (lambda: pipeline.run(x=1), lambda: pipeline.map(rows(20), on_error="return")):
             with pytest.raises(ResourceError, match="'refused'") as caught:
                 call()
