@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hypernodes._demand import Demand, told
 from hypernodes._errors import GraphError, did_you_mean
 from hypernodes._quota import Quota, quotas_of
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from hypernodes._settings import Setting
 
 __all__ = ["Gate", "gates_of", "limits_of"]
-
-_KINDS = {"cpus": "CPUs", "gpus": "GPUs", "memory": "bytes of memory"}
 
 
 class Gate(NamedTuple):
@@ -64,13 +63,13 @@ def _machine_gates(node: Node[..., Any], path: tuple[str, ...], backend: Any) ->
     have = backend.capacity() if node.resources else None
     if have is None:
         return
-    for (kind, word), asked, most in zip(_KINDS.items(), node.resources or (), have, strict=True):
+    for kind, asked, most in zip(Demand._fields, node.resources or (), have, strict=True):
         if asked > most:
             raise GraphError(
-                f"node '{' > '.join(path)}' needs {asked:,g} {word} for each call, but {backend.name} has {most:,g}; "
-                f"ask for less in @node(resources=...), or say what there is: "
-                f"{type(backend).__name__}(resources={{'{kind}': ...}})"
+                f"node '{' > '.join(path)}' needs {told(kind, asked)} for each call, but backend '{backend.name}' has "
+                f"{told(kind, most)}; ask for less in @node(resources=...), or tell the backend what there is, "
+                f"as in LocalBackend(resources={{'{kind}': {asked:g}}})"
             )
         if asked:
             # Those who count by the same amount count together: there is one machine.
-            yield Gate(f"{kind} of {most:g}", most, asked, None, f"{asked:,g} of {most:,g} {word}")
+            yield Gate(f"{kind} of {most!r}", most, asked, None, f"its {told(kind, asked)}")
