@@ -237,6 +237,26 @@ def test_a_broken_resource_of_a_batch_node_ends_the_run_and_is_not_halved(diary:
     assert diary.take() == ["try model"]
 
 
+def test_what_overrides_a_resource_comes_single_to_a_batch_node(diary: Diary) -> None:
+    @node(output_name="y", batch_size=2)
+    def embed(x: list[int], model: Any) -> list[Any]:
+        return [(one, model) for one in x]
+
+    own = Pipeline([diary.plain("model"), embed], name="own")
+    assert own.run(x=1, model="fake", output_name="y") == (1, "fake")
+    assert own.map(ITEMS[:1], inputs={"x": 1, "model": "fake"}, output_name="y") == [(0, "fake")]
+    asks = Pipeline([embed], name="asks")
+    around = Pipeline(
+        [
+            diary.plain("model"),
+            asks.as_node(map_over="x"),
+            asks.as_node(name="z", output_mapping={"y": "z"}, input_mapping={"w": "x"}),
+        ]
+    )
+    assert around.run(x=[1, 2, 3], w=4, model="fake") == {"y": [(at, "fake") for at in (1, 2, 3)], "z": (4, "fake")}
+    assert diary.take() == []
+
+
 # -- closed however the call ends
 
 

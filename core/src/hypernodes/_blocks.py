@@ -18,8 +18,8 @@ from hypernodes._errors import NodeTimeoutError, PipelineTimeoutError, ends_call
 from hypernodes._failure import Located
 from hypernodes._layout import Batched, Fan, Layout, Loop, lay_out
 from hypernodes._plan import MapStep, Step
-from hypernodes._program import begin_in_function, columns_of, kept_call, map_rows, with_index
-from hypernodes._record import RecordedBatch, is_stopped
+from hypernodes._program import begin_in_function, columns_of, kept_call, mapped_lists, with_index
+from hypernodes._record import RecordedBatch, below, is_stopped
 
 __all__ = ["Block", "drive", "fan_call", "run_block"]
 
@@ -107,17 +107,18 @@ async def run_block(layout: Layout, columns: Sequence[list[Any]], count: int, *,
 
 async def _loop(part: Loop, block: _Open) -> None:
     program = part.program
-    rows = zip(*block.column(part.reads), strict=True) if part.reads else zip(range(block.count), strict=True)
-    made: list[Any] = []
+    columns = block.column(part.reads)
+    rows = zip(*columns, strict=True) if len(columns) > 1 else iter(columns[0]) if columns else iter(range(block.count))
+    made: list[list[Any]] = [[] for _ in part.writes]
     faults: dict[int, Fault] = {}
     plain = block.layout.flavour == "sync"
     while True:
         # The rows after one that failed go on where the loop was left: a loop costs nothing for each row.
         try:
             if plain:
-                program.call(rows, made.append)
+                program.call(rows, *made)
             else:
-                await program.call(rows, made.append)
+                await program.call(rows, *made)
             break
         except BaseException as error:
             if block.stops(error):
@@ -129,10 +130,9 @@ async def _loop(part: Loop, block: _Open) -> None:
             # What later steps made, as the loop's frame has it, is of the row before.
             before = {slot for step in program.steps[: located.step] for slot in step.writes} & block.salvaged
             own = {slot: value for slot, value in found.items() if slot in before}
-            faults[len(made) + len(faults)] = Fault(_shifted(located, part.first), own)
+            faults[len(made[0]) + len(faults)] = Fault(_shifted(located, part.first), own)
     block.drop(faults)
-    columns = [made] if len(part.writes) == 1 else columns_of(made, len(part.writes))
-    block.columns.update(zip(part.writes, columns, strict=True))
+    block.columns.update(zip(part.writes, made, strict=True))
 
 
 def _shifted(located: Located, first: int) -> Located:
@@ -278,18 +278,47 @@ def _arguments(step: Step, block: _Open, batch: Sequence[int]) -> dict[str, Any]
     return arguments
 
 
+class _Inner:
+    """The rows of one mapped pipeline, to be taken in columns. Made of the values of its step's sources."""
+
+    def __init__(self, step: MapStep, values: tuple[Any, ...]) -> None:
+        lists, combinations = mapped_lists(step, values)
+        self.step, self.values, self.taken = step, values, 0
+        self.lists = dict(zip(step.mapped, lists, strict=True))
+        # All pairs are too many to lie in lists.
+        self.pairs = combinations if step.mode == "product" else None
+
+    def take(self, most: int) -> list[list[Any]]:
+        """A column for each inner input, of the next rows, `most` at most."""
+        step, first = self.step, self.taken
+        if self.pairs is None:
+            mapped = {at: column[first : first + most] for at, column in self.lists.items()}
+        else:
+            pairs = list(itertools.islice(self.pairs, most))
+            mapped = dict(zip(step.mapped, columns_of(pairs, len(step.mapped)), strict=True))
+        count = len(mapped[step.mapped[0]])
+        self.taken += count
+        columns = [mapped[at] if at in mapped else [value] * count for at, value in enumerate(self.values)]
+        if step.span is not None:
+            outer, depth = self.values[step.span], len(step.path) - 1
+            columns[step.span] = [below(outer, depth, index) for index in range(first, first + count)]
+        return columns
+
+
 async def _fan(part: Fan, block: _Open) -> None:
     step = part.step
     width, depth = len(step.writes), len(step.path) - 1
     lists: list[list[list[Any]]] = []
     faults: dict[int, Fault] = {}
-    rows: list[tuple[Any, ...]] = []
-    runs: list[tuple[int, int, int]] = []  # which row, its inner row that comes first, and where that is in `rows`
+    columns: list[list[Any]] = [[] for _ in step.sources]
+    count = 0
+    runs: list[tuple[int, int, int]] = []  # which row, its inner row that comes first, and where that is in the columns
 
     async def work_off() -> None:
-        columns, count = columns_of(rows, len(step.sources)), len(rows)
-        rows.clear()
-        found = await run_block(part.layout, columns, count)
+        nonlocal columns, count
+        some, total = columns, count
+        columns, count = [[] for _ in step.sources], 0
+        found = await run_block(part.layout, some, total)
         starts = [start for _, _, start in runs]
         for inner in sorted(found.faults):
             at, index, start = runs[bisect_left(starts, inner + 1) - 1]
@@ -297,7 +326,7 @@ async def _fan(part: Fan, block: _Open) -> None:
                 raised = found.faults[inner].located
                 items = with_index(raised.items, depth, index + inner - start)
                 faults[at] = Fault(Located(raised.error, raised.path, items, part.at, raised.kept), {})
-        for (at, _, start), stop in zip(runs, (*starts[1:], count), strict=True):
+        for (at, _, start), stop in zip(runs, (*starts[1:], total), strict=True):
             if found.faults:
                 start, stop = bisect_left(found.rows, start), bisect_left(found.rows, stop)
             for results, column in zip(lists[at], found.columns, strict=True):
@@ -307,23 +336,24 @@ async def _fan(part: Fan, block: _Open) -> None:
     for at, values in enumerate(zip(*block.column(step.sources), strict=True)):
         lists.append([[] for _ in range(width)])
         try:
-            inner_rows = map_rows(step, values)
+            inner = _Inner(step, values)
         except BaseException as error:
             if block.stops(error):
                 raise
             faults[at] = Fault(Located(error, step.path, (None,) * len(step.path), part.at), {})
             continue
-        index = 0
         while at not in faults:
-            start = len(rows)
-            rows += itertools.islice(inner_rows, part.rows - start)
-            if len(rows) > start:
-                runs.append((at, index, start))
-            if len(rows) < part.rows:
+            first, start = inner.taken, count
+            taken = inner.take(part.rows - count)
+            count += inner.taken - first
+            if count > start:
+                runs.append((at, first, start))
+                for column, more in zip(columns, taken, strict=True):
+                    column += more
+            if count < part.rows:
                 break
-            index += len(rows) - start
             await work_off()
-    if rows:
+    if count:
         await work_off()
     block.drop(faults)
     done = [found for at, found in enumerate(lists) if at not in faults]

@@ -50,7 +50,7 @@ Named = int | Need | Barred
 class _Frame:
     """One pipeline while its nodes are being laid out."""
 
-    __slots__ = ("children", "names", "nest", "parent", "path", "setting")
+    __slots__ = ("children", "names", "nest", "parent", "path", "provided", "setting")
 
     def __init__(
         self,
@@ -64,6 +64,15 @@ class _Frame:
         self.children: Iterator[GraphNode] = iter(pipeline.graph.order)
         self.path, self.setting, self.names = path, setting, names
         self.parent, self.nest = parent, nest
+        # Names that stand for resources, or for what is given instead of one: a batch has one of each.
+        self.provided = {node.name for node in pipeline.graph.nodes if isinstance(node, Resource)}
+        if parent is not None and nest is not None:
+            self.provided |= _provided(nest, parent)
+
+
+def _provided(nest: NestedPipeline, frame: _Frame) -> set[str]:
+    """What a nested pipeline calls the resources that are around it."""
+    return {inner for outer, inner in nest.inner_names.items() if outer in frame.provided}
 
 
 class _Timed:
@@ -95,7 +104,7 @@ class _Timed:
 class _Mapped:
     """A mapped nested pipeline before its inner plan is known: which outputs are needed is found out first."""
 
-    __slots__ = ("needs", "nest", "path", "reads", "setting", "slots")
+    __slots__ = ("needs", "nest", "path", "provided", "reads", "setting", "slots")
 
     def __init__(
         self,
@@ -104,7 +113,9 @@ class _Mapped:
         setting: int,
         reads: dict[str, Named],
         slots: dict[str, int],
+        provided: set[str],
     ) -> None:
+        self.provided = provided
         self.nest, self.path, self.setting, self.slots = nest, path, setting, slots
         self.reads = {name: at for name, at in reads.items() if isinstance(at, int)}
         self.needs = {name: need for name, need in reads.items() if not isinstance(need, int)}
@@ -135,7 +146,7 @@ def compile_plan(
         callbacks=own or (),
         callbacks_origin="" if own is None else pipeline.name,
         heard=watched or bool(own),
-    ).bounded_by(pipeline, pipeline.name)
+    ).bounded_by(pipeline, (pipeline.name,))
     places = [default_backend if pipeline.backend is None else pipeline.backend]
     compiler = _Compiler(places, root)
     names = tuple(given)
@@ -190,7 +201,7 @@ class _Compiler:
                     todo.append(node.pipeline)
         return False
 
-    def _setting(self, nest: NestedPipeline, around: int) -> int:
+    def _setting(self, nest: NestedPipeline, path: tuple[str, ...], around: int) -> int:
         """The setting of a nested pipeline: what it names, and the rest from the pipeline around it.
 
         For its place, inherited means stay here, explicit means go there. Equal backends are one place.
@@ -203,7 +214,7 @@ class _Compiler:
         if pipeline.callbacks is not None:
             heard = found.heard or bool(pipeline.callbacks)
             found = found._replace(callbacks=pipeline.callbacks, callbacks_origin=nest.name, heard=heard)
-        found = found.bounded_by(pipeline, nest.name)
+        found = found.bounded_by(pipeline, path)
         if found is self.settings[around]:
             return around
         self.settings.append(found)
@@ -226,15 +237,18 @@ class _Compiler:
         timed: bool,
         shared: Container[str] = (),
         needs: Mapping[str, Need | Barred] | None = None,
+        provided: Iterable[str] = (),
     ) -> Plan:
         """The plan of one pipeline with those nested in it; `timed` says that a clock of its own starts with it.
 
-        `shared` are the inputs that all its items share, `needs` the resources that it has from around it.
+        `shared` are the inputs that all its items share, `needs` the resources that it has from around it,
+        and `provided` all names that stand for such, overridden or not.
         """
         slots = len(given)
         alike = {slot for slot, name in enumerate(given) if name in shared}
         names: dict[str, Named] = {**(needs or {}), **{name: slot for slot, name in enumerate(given)}}
         root = frame = _Frame(pipeline, path, setting, names)
+        frame.provided.update(provided)
         self._provide(pipeline.graph, frame)
         self.levels[path] = setting
         laid: list[Step | _Mapped] = []
@@ -259,10 +273,11 @@ class _Compiler:
                     made = {}
                     for inner in node.outer_names:
                         made[inner], slots = slots, slots + 1
-                    laid.append(_Mapped(node, inner_path, frame.setting, reads, made))
+                    provided = _provided(node, frame)
+                    laid.append(_Mapped(node, inner_path, frame.setting, reads, made, provided))
                     self._bind(frame, {node.outer_names[inner]: slot for inner, slot in made.items()})
                 else:
-                    inner_setting = self._setting(node, frame.setting)
+                    inner_setting = self._setting(node, inner_path, frame.setting)
                     self.levels[inner_path] = inner_setting
                     timed = self._starts_clock(inner_setting, frame.setting)
                     frame = _Frame(node.pipeline, inner_path, inner_setting, reads, frame, node)
@@ -294,9 +309,10 @@ class _Compiler:
             self.barred[path] = barred
         lists = None
         if node.batching is not None:
-            lists = node.batching.over([name for name, _ in found], {name for name, at in found if at in alike})
-        gates = gates_of(node, path, own, self.places[own.place])
-        hidden = [SCOPE] * bool(needs or gates) + [CLOCK] * (CLOCK in known) + [SPAN] * (own.heard and SPAN in known)
+            items = [(name, at) for name, at in found if name not in frame.provided]
+            lists = node.batching.over([name for name, _ in items], {name for name, at in items if at in alike})
+        scoped = bool(needs or node.limit or node.resources)
+        hidden = [SCOPE] * scoped + [CLOCK] * (CLOCK in known) + [SPAN] * (own.heard and SPAN in known)
         return Step(
             node,
             path,
@@ -308,7 +324,6 @@ class _Compiler:
             own.keep_inputs,
             lists=lists,
             needs=needs,
-            gates=gates,
         )
 
     def _provide(self, graph: Graph, frame: _Frame) -> None:
@@ -403,6 +418,10 @@ class _Compiler:
                     have = {name for name, _ in (*step.reads, *step.needs)}
                     missing += [(step.path, p.name) for p in step.node.parameters if p.required and p.name not in have]
                 needed.update(slot for _, slot in step.reads)
+                if step.scope is not None:
+                    # Not before: what a call does not need may ask for what this machine does not have.
+                    own, place = self.settings[step.setting], self.places[step.place]
+                    step = step._replace(gates=gates_of(step.node, step.path, own, place))
                 kept.append(step)
                 timed.note(step)
             else:
@@ -424,11 +443,13 @@ class _Compiler:
 
     def _map_step(self, step: _Mapped, outputs: tuple[str, ...]) -> MapStep:
         nest = step.nest
-        setting = self._setting(nest, step.setting)
+        setting = self._setting(nest, step.path, step.setting)
         timed = self._starts_clock(setting, step.setting)
         over = [nest.inner_names[outer] for outer in nest.map_over]
         shared = set(step.reads).difference(over)
-        inner = self.plan(nest.pipeline, step.path, setting, tuple(step.reads), outputs, timed, shared, step.needs)
+        inner = self.plan(
+            nest.pipeline, step.path, setting, tuple(step.reads), outputs, timed, shared, step.needs, step.provided
+        )
         used = {slot for inner_step in inner.steps for slot in inner_step.sources}
         used.update(slot for _, slot in inner.outputs)
         # What only pruned nodes would read is not needed from outside either; mapped lists always set the rows.

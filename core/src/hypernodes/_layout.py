@@ -35,6 +35,10 @@ class Batched(NamedTuple):
     at: int
     call: Callable[..., Any]
 
+    @property
+    def writes(self) -> tuple[int, ...]:
+        return self.step.writes
+
 
 class Fan(NamedTuple):
     """The step of a mapped pipeline with batch nodes in it; `rows` is how many inner rows go together."""
@@ -43,6 +47,10 @@ class Fan(NamedTuple):
     at: int
     layout: Layout
     rows: int
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        return self.step.writes
 
 
 class Layout(NamedTuple):
@@ -125,7 +133,7 @@ def lay_out(
     for number, (at, group) in enumerate(groups):
         ended = ends.get(number, [])
         part = _part(at, group, last, kept, number, flavour, in_thread)
-        inside = {slot for step in group for slot in step.writes} if isinstance(part, Loop) else set()
+        inside = {slot for step in group for slot in step.writes}.difference(part.writes)
         parts.append((part, tuple([slot for slot in ended if slot not in inside])))
     return Layout(tuple(parts), tuple(inputs), tuple(outputs), flavour, in_thread)
 
@@ -151,15 +159,13 @@ def _part(
     made = {slot for step in group for slot in step.writes}
     reads = tuple(dict.fromkeys([slot for step in group for slot in step.sources if slot not in made]))
     writes = tuple([slot for step in group for slot in step.writes if slot in kept or last[slot] > number])
-    names = [(f"x{slot}", slot) for slot in reads] or [("x", -1)]
+    writes = writes or step.writes[:1]  # something says how many rows came through
     program = compile_program(
         group,
-        names,
+        [(f"x{slot}", slot) for slot in reads] or [("x", -1)],
         [(f"x{slot}", slot) for slot in writes],
-        shape="value" if len(writes) == 1 else "tuple",
         flavour=flavour,
-        loop="columns",
-        mapped=[name for name, _ in names],
+        loop="lists",
         in_thread=in_thread,
         name="block",
     )

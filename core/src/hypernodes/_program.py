@@ -17,7 +17,7 @@ from operator import itemgetter
 from types import CodeType, FunctionType, TracebackType
 from typing import Any
 
-from hypernodes import _acquire, _answer, _guard, _record
+from hypernodes import _acquire, _answer, _gated, _guard, _record
 from hypernodes._answer import as_single, unpack
 from hypernodes._errors import GraphError, a_kind, ends_call
 from hypernodes._failure import Located
@@ -36,6 +36,7 @@ __all__ = [
     "is_async",
     "kept_call",
     "map_rows",
+    "mapped_lists",
     "recorded_call",
 ]
 
@@ -46,7 +47,7 @@ LONGEST_DISPLAY = 15
 """Pairs up to which CPython builds a dict display in one go. A longer one is updated piece by piece: for 1000 pairs
 that takes 1.3 times as long as `dict(zip(...))`, and twice as long to compile."""
 
-_AROUND = frozenset({_answer.__file__, _acquire.__file__, _guard.__file__, _record.__file__})
+_AROUND = frozenset({_answer.__file__, _acquire.__file__, _gated.__file__, _guard.__file__, _record.__file__})
 """Where the frames between a program and the user's function are from."""
 
 Steps = Sequence[Step | MapStep]
@@ -175,7 +176,9 @@ def compile_program(
 
     `shape` is `"tuple"` (parameters are positional), `"dict"` or `"value"`. With `loop="rows"` the function takes
     `(rows, append, **shared)` and appends the shaped result of each row, a dict with exactly the keys `mapped`; with
-    `loop="columns"` it takes `(rows, append, **shared)` where rows are tuples in the order of `mapped`.
+    `loop="columns"` it takes `(rows, append, **shared)` where rows are tuples in the order of `mapped`. With
+    `loop="lists"` it takes `(rows, *lists)`, rows that are tuples of the inputs or the one input itself, and appends to
+    one list for each output; `shape` then says nothing.
     """
     prefix = "_"
     while any(given.startswith(prefix) for given, _ in inputs):
@@ -198,6 +201,13 @@ def compile_program(
     if loop is None:
         head = [f"{asynchronous} {name}({', '.join(spell[slot] for _, slot in inputs)}):"]
         tail = [f"    return {result}"]
+    elif loop == "lists":
+        lists = [f"{prefix}list{at}" for at in range(len(outputs))]
+        head = [f"{asynchronous} {name}({', '.join([f'{prefix}rows', *lists])}):"]
+        head.append(f"    for {', '.join(spell[slot] for _, slot in inputs)} in {prefix}rows:")
+        # Called as a method, `append` takes 0.01 us; through a variable it takes 0.025 us.
+        appends = [f"{one}.append({spell[slot]})" for one, (_, slot) in zip(lists, outputs, strict=True)]
+        tail = [f"{indent}{'; '.join(appends)}"]
     else:
         shared = [given for given, _ in inputs if given not in mapped]
         head = [f"{asynchronous} {name}({', '.join([f'{prefix}rows', f'{prefix}append', *shared])}):"]
@@ -321,12 +331,17 @@ def map_rows(step: MapStep, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
 
     Raises `GraphError` (a ValueError) for a value that is no list of items, or for unequal lengths under zip.
     """
+    _, combinations = mapped_lists(step, values)
+    return _rows(step, list(values), combinations)
+
+
+def mapped_lists(step: MapStep, values: Sequence[Any]) -> tuple[list[list[Any]], Iterator[tuple[Any, ...]]]:
+    """What a mapped step maps over, as lists, and their combinations. Raises as `map_rows` does."""
     owner = " > ".join(step.path)
     columns = [
         as_items(values[at], f"{owner}: map_over {name!r}") for at, name in zip(step.mapped, step.names, strict=True)
     ]
-    combinations = check_lengths(columns, list(step.names), step.mode, owner)
-    return _rows(step, list(values), combinations)
+    return columns, check_lengths(columns, list(step.names), step.mode, owner)
 
 
 def _rows(step: MapStep, base: list[Any], combinations: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:

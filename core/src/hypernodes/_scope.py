@@ -19,6 +19,8 @@ from hypernodes._keep import Held, Keep
 __all__ = ["Scope", "aopened", "keep_of", "keeps_on", "opened"]
 
 _serials = count(1)
+_LOCKS = os.name == "posix"
+"""Windows has no `flock`; there every process counts for itself."""
 
 
 class Scope(NamedTuple):
@@ -35,13 +37,17 @@ _token = os.urandom(6).hex()
 
 
 @contextmanager
-def opened() -> Iterator[Scope]:
+def opened(*, meets: bool = False) -> Iterator[Scope]:
     """A scope for the length of one call. What it kept is closed at the end, however the call ends.
 
-    What could not be closed is raised where the call succeeded, and noted with the call's own error else.
+    What could not be closed is raised where the call succeeded, and noted with the call's own error else. With `meets`
+    it has a folder, where the system can lock files. Nobody but this user may look into the folder. It goes with the
+    call; a process that comes later finds none.
     """
-    scope, keep = _begin()
+    scope, keep = _begin(meets)
     try:
+        if scope.folder:
+            os.mkdir(scope.folder, 0o700)
         yield scope
     except BaseException as error:
         _failed(error, _end(scope, keep))
@@ -51,10 +57,12 @@ def opened() -> Iterator[Scope]:
 
 
 @asynccontextmanager
-async def aopened() -> AsyncIterator[Scope]:
+async def aopened(*, meets: bool = False) -> AsyncIterator[Scope]:
     """The same on the running event loop, where what was built on it is closed, too."""
-    scope, keep = _begin()
+    scope, keep = _begin(meets)
     try:
+        if scope.folder:
+            os.mkdir(scope.folder, 0o700)
         yield scope
     except BaseException as error:
         _failed(error, await _aend(scope, keep))
@@ -63,28 +71,35 @@ async def aopened() -> AsyncIterator[Scope]:
         _raise(await _aend(scope, keep))
 
 
-def _begin() -> tuple[Scope, Keep]:
-    scope = Scope(f"{_token}-{os.getpid():x}-{next(_serials):x}")
-    keep = _open[scope.run] = Keep()
+def _begin(meets: bool) -> tuple[Scope, Keep]:
+    run = f"{_token}-{os.getpid():x}-{next(_serials):x}"
+    scope = Scope(run, _folder(run) if meets and _LOCKS else "")
+    keep = _open[run] = Keep()
     return scope, keep
 
 
 def _end(scope: Scope, keep: Keep) -> list[BaseException]:
     del _open[scope.run]
-    faults = keep.close()
-    _mind(keep)
+    try:
+        faults = keep.close()
+    finally:
+        _over(scope, keep)
     return faults
 
 
 async def _aend(scope: Scope, keep: Keep) -> list[BaseException]:
     del _open[scope.run]
-    faults = await keep.aclose()
-    _mind(keep)
+    try:
+        faults = await keep.aclose()
+    finally:
+        _over(scope, keep)
     return faults
 
 
-def _mind(keep: Keep) -> None:
+def _over(scope: Scope, keep: Keep) -> None:
     """What somebody still uses is closed by the last of them, at the latest when the process ends."""
+    if scope.folder:
+        _remove(scope.folder)
     _late[:] = [one for one in _late if one.in_use]
     if keep.in_use:
         _at_exit()
@@ -109,6 +124,24 @@ def _raise(faults: list[BaseException]) -> None:
             if other is not first:
                 first.add_note(f"besides, {other}")
         raise first
+
+
+def _folder(run: str) -> str:
+    import tempfile  # 5 ms of importing, for what few calls need
+
+    return os.path.join(tempfile.gettempdir(), f"hypernodes-{run}")
+
+
+def _remove(folder: str) -> None:
+    """Remove the folder under another name, so that a worker on its way out cannot put a file into it meanwhile."""
+    import shutil
+
+    over = f"{folder}-over"
+    try:
+        os.rename(folder, over)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(over, ignore_errors=True)
 
 
 def keep_of(scope: Scope) -> Keep:
