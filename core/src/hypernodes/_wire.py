@@ -303,7 +303,7 @@ def _dump_reply(
     stage: Stage,
     values: Sequence[tuple[Any, ...] | None],
     failures: dict[int, tuple[Failure, int]],
-    records: list[Record],
+    records: list[Record | Built],
     buffers: list[Any],
 ) -> bytes:
     table = Table.of(values, len(stage.outputs))
