@@ -10,6 +10,7 @@ from typing import Any
 
 from hypernodes._clock import Clock, Deadline
 from hypernodes._errors import NodeTimeoutError
+from hypernodes._flow import function_of
 from hypernodes._limits import Retry
 from hypernodes._node import Node
 from hypernodes._plan import Step
@@ -25,12 +26,14 @@ Call = Callable[..., Any]
 def guarded(step: Step) -> Call:
     """The node's function, retried and timed out as the step says; the function itself where it says nothing.
 
+    Of a generator node it gives the list, and retries and timeouts are for the whole of it.
+
     A step with a clock takes the deadline as its first argument.
     """
     node, retry, limited = step.node, step.retry, step.clock is not None
+    call = function_of(node)
     if isinstance(node, Clock) or not (limited or retry or node.timeout):
-        return node.func
-    call = node.func
+        return call
     if limited or node.timeout is not None:
         call = _timed_async(node) if node.is_async else _timed(node)
         if not limited and retry is None:
@@ -113,7 +116,7 @@ def _limit(node: Node[..., Any], deadline: Deadline | None) -> tuple[float, Dead
 
 def _timed(node: Node[..., Any]) -> Call:
     """Run the function in a helper thread and leave it behind when time is up: Python cannot stop a thread."""
-    func = node.func
+    func = function_of(node)
 
     def timed(deadline: Deadline | None, /, *args: Any, **kwargs: Any) -> Any:
         import contextvars
@@ -144,7 +147,7 @@ def _timed(node: Node[..., Any]) -> Call:
 
 
 def _timed_async(node: Node[..., Any]) -> Call:
-    func = node.func
+    func = function_of(node)
 
     async def timed(deadline: Deadline | None, /, *args: Any, **kwargs: Any) -> Any:
         import asyncio

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import CO_COROUTINE
 from operator import itemgetter
 from types import CodeType, FunctionType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from hypernodes._errors import GraphError, OutputCountError, a_kind
 from hypernodes._failure import Located
+from hypernodes._flow import Flow, FromAbove, flows, is_flow
 from hypernodes._guard import guarded
 from hypernodes._plan import MapStep, Step
-from hypernodes._record import below, is_recorder, recorded
+from hypernodes._record import begun, below, cancelled, is_recorder, recorded
 from hypernodes._replay import KeptCall
 
 __all__ = ["ABORTS", "IrregularRow", "Program", "compile_program", "is_async", "map_rows"]
@@ -88,6 +89,10 @@ class Program:
             return None
         if isinstance(error, Located):
             return Located(error.error, error.path, error.items, at, error.kept)
+        if isinstance(error, FromAbove):
+            # Raised where its items were drawn: in the line of the step behind the generator's.
+            at, error = at - 1, error.error
+            entry = TracebackType(error.__traceback__, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
         step = self.steps[at]
         kept = None
         if isinstance(step, Step) and step.keeps:
@@ -97,7 +102,9 @@ class Program:
             # The traceback begins in the user's function: our own frames say nothing to them.
             # By method, as a class may forbid to set attributes.
             own = entry.tb_next
-            error.with_traceback(own.tb_next if own.tb_next is not None and is_recorder(own) else own)
+            while own.tb_next is not None and (is_recorder(own) or is_flow(own)):
+                own = own.tb_next
+            error.with_traceback(own)
         return Located(error, step.path, (None,) * len(step.path), at, kept)
 
     def _as_raised(self, error: BaseException) -> BaseException:
@@ -154,10 +161,11 @@ def compile_program(
     namespace |= {f"{prefix}{tool.__name__}": tool for tool in (unpack, type, tuple, len)}
     if flavour == "threads":
         namespace[f"{prefix}thread"] = in_thread
+    flowing = _flowing(steps, {slot for _, slot in outputs}) if flavour != "threads" else frozenset()
     last_use = _last_use(steps, {slot for _, slot in outputs} | {slot for _, slot in inputs})
     indent = "        " if loop else "    "
     lines = [
-        indent + _line(at, step, spell, prefix, flavour, namespace) + _forget(last_use.get(at), spell)
+        indent + _line(at, step, spell, prefix, flavour, namespace, at in flowing) + _forget(last_use.get(at), spell)
         for at, step in enumerate(steps)
     ]
     result = _result(shape, outputs, spell, prefix, namespace)
@@ -189,8 +197,35 @@ def compile_program(
     return Program(namespace[name], source, steps, len(head) + 1, read_line, spell, made)
 
 
+def _flowing(steps: Steps, kept: set[int]) -> frozenset[int]:
+    """Which steps are generators whose items flow into the next step: nothing else reads them, nobody wants them."""
+    found = [at for at in range(len(steps) - 1) if flows(steps[at], steps[at + 1])]
+    if not found:
+        return frozenset()
+    reads = [slot for step in steps for slot in step.sources]
+    return frozenset(at for at in found if reads.count(steps[at].writes[0]) == 1 and steps[at].writes[0] not in kept)
+
+
+def _flow_of(step: Step) -> Callable[..., Flow]:
+    """A function that begins the step's generator; its record ends when the generator does."""
+    func, path = step.node.func, step.path
+    if step.span is None:
+        return lambda *args, **kwargs: Flow(func(*args, **kwargs))
+
+    def begin(span: Any, /, *args: Any, **kwargs: Any) -> Flow:
+        return Flow(func(*args, **kwargs), begun(span, path))
+
+    return begin
+
+
 def _line(
-    at: int, step: Step | MapStep, spell: dict[int, str], prefix: str, flavour: str, namespace: dict[str, Any]
+    at: int,
+    step: Step | MapStep,
+    spell: dict[int, str],
+    prefix: str,
+    flavour: str,
+    namespace: dict[str, Any],
+    flowing: bool,
 ) -> str:
     for slot in step.writes:
         spell[slot] = f"{prefix}{slot}"
@@ -206,10 +241,12 @@ def _line(
         asynchronous = node.is_async
         clock, span = step.clock, step.span
         arguments = [] if step.is_clock else _arguments(step, spell)
-        namespace[function] = guarded(step)
+        namespace[function] = _flow_of(step) if flowing else guarded(step)
         if clock is not None:
             arguments.insert(0, spell[clock])
-        if span is not None:
+        if span is not None and flowing:
+            arguments.insert(0, spell[span])
+        elif span is not None:
             namespace[function] = recorded(step.path, namespace[function], is_async=node.is_async)
             arguments.insert(0, spell[span])
         unpacks = node.unpacks
@@ -296,6 +333,8 @@ def map_rows(step: MapStep, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
 
     Raises `GraphError` (a ValueError) for a value that is no list of items, or for unequal lengths under zip.
     """
+    if len(step.mapped) == 1 and isinstance(values[step.mapped[0]], Flow):
+        return _rows(step, list(values), zip(values[step.mapped[0]]))
     owner = " > ".join(step.path)
     columns = [
         as_items(values[at], f"{owner}: map_over {name!r}") for at, name in zip(step.mapped, step.names, strict=True)
@@ -354,34 +393,71 @@ def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) 
             return None
         return Located(found.error, found.path, with_index(found.items, depth, index), found.step, found.kept)
 
+    def flow_of(values: tuple[Any, ...]) -> Flow | None:
+        value = values[step.mapped[0]]
+        return value if isinstance(value, Flow) else None
+
     if flavour == "sync":
 
         def run(*values: Any) -> Any:
             results: list[tuple[Any, ...]] = []
-            append = results.append
+            append, flow, failed = results.append, flow_of(values), None
             try:
                 for row in map_rows(step, values):
                     append(call(*row))
             except KeyboardInterrupt:
+                _stop(flow)
                 raise
             except BaseException as error:
-                raise (located(error, len(results)) or error) from None
+                if flow is None or isinstance(error, FromAbove):
+                    raise (located(error, len(results)) or error) from None
+                failed = located(error, len(results)) or error
+            if failed is not None:
+                _fail(flow, failed)
             return columns_of(results, width)
 
         return run
 
     async def run_async(*values: Any) -> Any:
         results: list[tuple[Any, ...]] = []
+        flow, failed = flow_of(values), None
         try:
             for row in map_rows(step, values):
                 results.append(await call(*row))
         except ABORTS:
+            _stop(flow)
             raise
         except BaseException as error:
-            raise (located(error, len(results)) or error) from None
+            if cancelled(error):
+                _stop(flow)
+            elif flow is not None and not isinstance(error, FromAbove):
+                failed = located(error, len(results)) or error
+            if failed is None:
+                raise (located(error, len(results)) or error) from None
+        if failed is not None:
+            _fail(flow, failed)
         return columns_of(results, width)
 
     return run_async
+
+
+def _stop(flow: Flow | None) -> None:
+    if flow is not None:
+        flow.stop()
+
+
+def _fail(flow: Flow | None, error: BaseException) -> NoReturn:
+    """Raise what an inner row raised, unless the generator comes to raise: its step is the earlier one.
+
+    Outside of any `except`, or Python would note the row's error as the context of the generator's.
+    """
+    if flow is not None:
+        try:
+            flow.drain()
+        except KeyboardInterrupt:
+            flow.stop()
+            raise
+    raise error from None
 
 
 def with_index(items: tuple[int | None, ...], depth: int, index: int) -> tuple[int | None, ...]:

@@ -16,7 +16,19 @@ from time import perf_counter, time
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Record", "Watcher", "below", "collecting", "deliver", "is_recorder", "recorded", "watching", "worker_name"]
+__all__ = [
+    "Record",
+    "Watcher",
+    "begun",
+    "below",
+    "cancelled",
+    "collecting",
+    "deliver",
+    "is_recorder",
+    "recorded",
+    "watching",
+    "worker_name",
+]
 
 Span = tuple[str, tuple[tuple[int, int], ...]]
 """Which row of a run: the run's id, and the index of the item at each level of the path that is mapped."""
@@ -129,17 +141,31 @@ def recorded(path: tuple[str, ...], call: Callable[..., Any], *, is_async: bool)
     return record
 
 
+def begun(span: Span, path: tuple[str, ...]) -> Callable[[BaseException | None], None]:
+    """Begin the record of a call that does not end where it began; call what is returned with what ended it."""
+    watcher = _watchers.get(span[0])
+    started, worker = time(), worker_name()
+    token = None if watcher is None else watcher.started(span, path, started, worker)
+    clock = perf_counter()
+
+    def over(error: BaseException | None) -> None:
+        fault = ("ok", "") if error is None else _fault(error)
+        _end(watcher, token, Record(span, path, started, perf_counter() - clock, *fault, worker))
+
+    return over
+
+
 def is_recorder(entry: TracebackType) -> bool:
     """Whether this entry of a traceback is the frame that notes a call."""
     return entry.tb_frame.f_code.co_filename == __file__
 
 
 def _fault(error: BaseException) -> tuple[str, str]:
-    stopped = isinstance(error, KeyboardInterrupt | GeneratorExit) or _cancelled(error)
+    stopped = isinstance(error, KeyboardInterrupt | GeneratorExit) or cancelled(error)
     return "stopped" if stopped else "error", type(error).__qualname__
 
 
-def _cancelled(error: BaseException) -> bool:
+def cancelled(error: BaseException) -> bool:
     """Whether this stops the task from outside; what a node itself raises is its own failure."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None or not isinstance(error, asyncio.CancelledError):

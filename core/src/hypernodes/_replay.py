@@ -6,6 +6,7 @@ from typing import Any
 
 from hypernodes._diagnose import culprit
 from hypernodes._failure import text_of
+from hypernodes._flow import function_of
 from hypernodes._node import Node
 
 __all__ = ["KeptCall"]
@@ -43,11 +44,12 @@ class KeptCall:
 
     def call(self) -> Any:
         node, inputs = self._known()
+        value = function_of(node)(**inputs)
         if not node.is_async:
-            return node.func(**inputs)
+            return value
         from hypernodes._loops import run_coroutine
 
-        return run_coroutine(node.func(**inputs))
+        return run_coroutine(value)
 
     def _known(self) -> tuple[Node[..., Any], dict[str, Any]]:
         if self.lost or self._call is None:

@@ -50,6 +50,8 @@ def _output(node: GraphNode, name: str) -> Any:
         node = graph.nodes[graph.producers[name]]
     if not isinstance(node, Node):
         return _UNKNOWN
+    if node.is_generator:
+        return _UNKNOWN if node.unpacks else list
     hint = _hint(node.func, "return")
     if not node.unpacks:
         return hint
