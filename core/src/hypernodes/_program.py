@@ -429,11 +429,12 @@ def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) 
             raise
         except BaseException as error:
             if cancelled(error):
+                # Ctrl-C on its way to whoever runs the loop, who knows it by its type.
                 _stop(flow)
-            elif flow is not None and not isinstance(error, FromAbove):
-                failed = located(error, len(results)) or error
-            if failed is None:
+                raise
+            if flow is None or isinstance(error, FromAbove):
                 raise (located(error, len(results)) or error) from None
+            failed = located(error, len(results)) or error
         if failed is not None:
             _fail(flow, failed)
         return columns_of(results, width)
