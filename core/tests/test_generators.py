@@ -30,6 +30,9 @@ from hypernodes import (
     TypeMismatchError,
     node,
 )
+from hypernodes._compile import compile_plan
+from hypernodes._layout import MOST_ROWS
+from hypernodes._task import Stage, run_rows
 from hypernodes._typetext import output_text
 from hypernodes.testing import normalised
 from hypernodes.testing._leaks import LeakWatch, no_leaks
@@ -397,6 +400,42 @@ def test_items_flow_within_the_worker_that_runs_the_whole_item(engine: str) -> N
     assert found == [[0, 1, 2, 3]] * 50
 
 
+@pytest.mark.parametrize("heard", [None, [lambda event: None]], ids=["", "watched"])
+def test_items_flow_into_batches(heard: Any) -> None:
+    ahead = Ahead()
+
+    @node(output_name="doubled", batch_size=8)
+    def double(number: list[int]) -> list[int]:
+        ahead.used += len(number)
+        return [2 * one for one in number]
+
+    size = 3 * MOST_ROWS
+    pipeline = Pipeline([ahead.counting(), mapped(double)], callbacks=heard)
+    assert pipeline.run(stop=size, output_name="doubled") == [2 * one for one in range(size)]
+    assert 8 <= ahead.most <= MOST_ROWS
+    rows = [{"stop": size}, {"stop": 0}, {"stop": 5}]
+    assert [len(found) for found in pipeline.map(rows, output_name="doubled")] == [size, 0, 5]
+    assert ahead.most <= MOST_ROWS and ahead.closed
+
+
+@pytest.mark.parametrize("flows", [True, False])
+def test_batches_share_the_items_of_several_generators(flows: bool) -> None:
+    batches: list[list[int]] = []
+
+    @node(output_name="doubled", batch_size=4)
+    def double(number: list[int]) -> list[int]:
+        batches.append(number)
+        return [2 * one for one in number]
+
+    wanted = ["doubled"] if flows else ["doubled", "numbers"]
+    plan = compile_plan(Pipeline([count, mapped(double)]), ("stop", "broken_at"), wanted, LocalBackend())
+    stage = Stage("main", plan.steps, plan.inputs, plan.outputs)
+    reply = run_rows(stage, [(3, None), (9, 2), (3, None)])
+    assert [None if row is None else row[0] for row in reply.values] == [[0, 2, 4], None, [0, 2, 4]]
+    assert {at: (failure.path[-1], step) for at, (failure, step) in reply.failures.items()} == {1: ("count", 0)}
+    assert batches == [[0, 1, 2, 0], [1, 2]]
+
+
 def test_generators_flow_at_every_level() -> None:
     order: list[str] = []
 
@@ -477,6 +516,28 @@ def test_where_the_list_is_needed_it_is_made_first(run: Any) -> None:
 # --- nobody can tell
 
 
+async def square_async(number: int, wrong: tuple[int, ...] = ()) -> int:
+    await asyncio.sleep(0)
+    return square(number, wrong)
+
+
+def square_all(number: list[int], wrong: tuple[int, ...] = ()) -> list[int]:
+    return [square(one, wrong) for one in number]
+
+
+async def square_all_async(number: list[int], wrong: tuple[int, ...] = ()) -> list[int]:
+    await asyncio.sleep(0)
+    return square_all(number, wrong)
+
+
+SQUARING: dict[str, Any] = {
+    "plain": square,
+    "async": node(square_async, output_name="square"),
+    "batch": node(square_all, output_name="square", batch_size=2),
+    "async batch": node(square_all_async, output_name="square", batch_size=2),
+}
+
+
 def told(call: Callable[[], Any]) -> Any:
     """What a call returns, or what of its error a user sees."""
     try:
@@ -488,18 +549,28 @@ def told(call: Callable[[], Any]) -> Any:
 
 @pytest.mark.parametrize("broken_at", [None, 0, 2, 4])
 @pytest.mark.parametrize("wrong", [(), (0,), (2,), (3, 1), (4,)])
-@pytest.mark.parametrize("awaits", [False, True])
-def test_errors_and_values_are_those_of_the_list(broken_at: int | None, wrong: tuple[int, ...], awaits: bool) -> None:
-    async def square_async(number: int, wrong: tuple[int, ...] = ()) -> int:
-        return square.func(number, wrong)
-
-    each = mapped(node(square_async, output_name="square", name="square") if awaits else square)
+@pytest.mark.parametrize("kind", ["plain", "async", "batch", "async batch"])
+def test_errors_and_values_are_those_of_the_list(broken_at: int | None, wrong: tuple[int, ...], kind: str) -> None:
+    each = mapped(SQUARING[kind])
     flowing = Pipeline([count, each], name="squares")
     listed = Pipeline([count, each, node(other, output_name="length")], name="squares")
     inputs = {"stop": 5, "broken_at": broken_at, "wrong": wrong}
     assert told(lambda: flowing.run(inputs, output_name="square")) == told(
         lambda: listed.run(inputs, output_nodes=["square", "length"])["square"]
     )
+    inputs_of_rows = [{**inputs, "broken_at": at} for at in (None, broken_at, 3)]
+    found = flowing.map(inputs_of_rows, output_name="square", on_error="return")
+    expected = listed.map(inputs_of_rows, output_nodes=["square", "length"], on_error="return")
+    assert [shown(one) for one in found] == [
+        shown(one if isinstance(one, Failure) else one["square"]) for one in expected
+    ]
+
+
+def shown(result: Any) -> Any:
+    if not isinstance(result, Failure):
+        return result
+    assert result.error is not None
+    return result.path, result.items, type(result.error), result.error.args, result.error.__context__
 
 
 def events_of(pipeline: Pipeline, inputs: dict[str, Any], **wanted: Any) -> list[Event]:
@@ -510,11 +581,13 @@ def events_of(pipeline: Pipeline, inputs: dict[str, Any], **wanted: Any) -> list
 
 @pytest.mark.parametrize("broken_at", [None, 0, 3])
 @pytest.mark.parametrize("wrong", [(), (1,)])
-def test_events_are_those_of_the_list(broken_at: int | None, wrong: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("kind", SQUARING)
+def test_events_are_those_of_the_list(broken_at: int | None, wrong: tuple[int, ...], kind: str) -> None:
     inputs = {"stop": 4, "broken_at": broken_at, "wrong": wrong}
-    steps = [("squares", "count"), ("squares", "each", "square")]
-    flowing = events_of(SQUARES, inputs, output_name="square")
-    listed = events_of(SQUARES, inputs, output_nodes=["square", "numbers"])
+    pipeline = Pipeline([count, mapped(SQUARING[kind])], name="squares")
+    steps = [("squares", "count"), ("squares", "each", SQUARING[kind].name)]
+    flowing = events_of(pipeline, inputs, output_name="square")
+    listed = events_of(pipeline, inputs, output_nodes=["square", "numbers"])
     assert normalised(flowing, steps) == normalised(listed, steps)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from types import TracebackType
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from hypernodes._failure import Located
 from hypernodes._node import Node
 from hypernodes._plan import MapStep, Step
 
-__all__ = ["Flow", "FromAbove", "flows", "function_of", "is_flow"]
+__all__ = ["Flow", "FromAbove", "flow_into", "flows", "function_of"]
 
 
 def function_of(node: Node[..., Any]) -> Callable[..., Any]:
@@ -46,6 +46,9 @@ def flows(step: Step | MapStep, reader: Step | MapStep) -> bool:
     return [at for at, slot in enumerate(reader.sources) if slot == step.writes[0]] == list(reader.mapped)
 
 
+Over = Callable[[BaseException | None], object]
+
+
 class FromAbove(Exception):
     """Raised where a generator's items are drawn: `error` is the generator's own."""
 
@@ -53,22 +56,31 @@ class FromAbove(Exception):
         super().__init__(error)
         self.error = error
 
+    def located(self, step: Step | MapStep, at: int) -> Located:
+        """The generator's error as that of its step, whose index is `at`."""
+        own = self.error.__traceback__
+        while own is not None and own.tb_next is not None and own.tb_frame.f_code.co_filename == __file__:
+            own = own.tb_next
+        return Located(self.error.with_traceback(own), step.path, (None,) * len(step.path), at)
+
 
 class Flow:
     """An iterator over what a generator yields, on its way to the one who takes it.
 
-    `over` is told once when it ends, with the exception that ended it if any. What the generator raises comes as
-    `FromAbove`, except an interrupt.
+    `begin` is called when the first item is to be drawn, and what it returns once at the end, with the exception that
+    ended it if any. What the generator raises comes as `FromAbove`, except an interrupt.
     """
 
-    __slots__ = ("_items", "_over")
+    __slots__ = ("_begin", "_items", "_over")
 
-    def __init__(
-        self, items: Generator[Any, Any, Any], over: Callable[[BaseException | None], object] | None = None
-    ) -> None:
-        self._items, self._over = items, over
+    def __init__(self, items: Generator[Any, Any, Any], begin: Callable[[], Over] | None = None) -> None:
+        self._items, self._begin = items, begin
+        self._over: Over | None = None
 
     def __iter__(self) -> Flow:
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            self._over = begin()
         return self
 
     def __next__(self) -> Any:
@@ -86,8 +98,12 @@ class Flow:
 
     def drain(self) -> None:
         """Let the generator come to its end, as if all its items had been taken before any was used."""
-        for _ in self:
-            pass
+        try:
+            for _ in self:
+                pass
+        except KeyboardInterrupt:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Close the generator now, so that its `finally` runs; what it raises meanwhile is logged."""
@@ -105,6 +121,7 @@ class Flow:
             over(error)
 
 
-def is_flow(entry: TracebackType) -> bool:
-    """Whether this entry of a traceback lies here, between a program and the user's generator."""
-    return entry.tb_frame.f_code.co_filename == __file__
+def flow_into(step: MapStep, values: Sequence[Any]) -> Flow | None:
+    """What flows into a mapped step with these values of its sources; None where it takes lists."""
+    value = values[step.mapped[0]]
+    return value if isinstance(value, Flow) else None

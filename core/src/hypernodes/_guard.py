@@ -1,4 +1,4 @@
-"""A step's call with its retries, its node's timeout and its pipeline's deadline around it."""
+"""A step's call with all that stands around it, the same for one item and for a batch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hypernodes._flow import function_of
 from hypernodes._limits import Retry
 from hypernodes._node import Node
 from hypernodes._plan import Step
+from hypernodes._scope import Scope
 from hypernodes._worker import as_here
 
 __all__ = ["guarded", "overran"]
@@ -24,27 +25,50 @@ Call = Callable[..., Any]
 
 
 def guarded(step: Step) -> Call:
-    """The node's function, retried and timed out as the step says; the function itself where it says nothing.
+    """The node's function with everything around it that the step says; the function itself where it says nothing.
 
-    Of a generator node it gives the list, and retries and timeouts are for the whole of it.
+    Of a generator node it gives the list; what is around it is for the whole of it.
 
-    A step with a clock takes the deadline as its first argument.
+    The deadline comes as the first argument of a step with a clock, then the scope of a step with one. Within, every
+    layer is a call `(deadline, *arguments)`. From the function outwards: the timeout, what is done in the scope, the
+    retries. So only the node's own work counts against its timeout, and each attempt is one by itself.
     """
-    node, retry, limited = step.node, step.retry, step.clock is not None
-    call = function_of(node)
-    if isinstance(node, Clock) or not (limited or retry or node.timeout):
-        return call
+    node, retry = step.node, step.retry
+    limited, scoped = step.clock is not None, step.scope is not None
+    if isinstance(node, Clock) or not (limited or scoped or retry or node.timeout):
+        return function_of(node)
     if limited or node.timeout is not None:
         call = _timed_async(node) if node.is_async else _timed(node)
-        if not limited and retry is None:
-            return functools.partial(call, None)
-    elif retry is not None:
-        call = _without_deadline(call)
+    else:
+        call = _without_deadline(node)
+    if scoped:
+        call = _in_scope(step, call)
     if retry is not None:
         call = _retried_async(retry, call) if node.is_async else _retried(retry, call)
-        if not limited:
-            return functools.partial(call, None)
-    return call
+    return call if limited else functools.partial(call, None)
+
+
+def _in_scope(step: Step, call: Call) -> Call:
+    """A call `(deadline, scope, *arguments)` that gives the step what it needs and passes its gates, around `call`.
+
+    Each of these layers is made here, and only for a step that has use for it.
+    """
+    return _without_scope(step.node, call)
+
+
+def _without_scope(node: Node[..., Any], call: Call) -> Call:
+    """The scope ends here: what is further in knows nothing of it."""
+    if node.is_async:
+
+        async def unscoped_async(deadline: Deadline | None, _: Scope, /, *args: Any, **kwargs: Any) -> Any:
+            return await call(deadline, *args, **kwargs)
+
+        return unscoped_async
+
+    def unscoped(deadline: Deadline | None, _: Scope, /, *args: Any, **kwargs: Any) -> Any:
+        return call(deadline, *args, **kwargs)
+
+    return unscoped
 
 
 def overran() -> bool:
@@ -52,9 +76,17 @@ def overran() -> bool:
     return getattr(_overran, "yes", False)
 
 
-def _without_deadline(call: Call) -> Call:
+def _without_deadline(node: Node[..., Any]) -> Call:
+    func = function_of(node)
+    if node.is_async:
+
+        async def plain_async(_: None, /, *args: Any, **kwargs: Any) -> Any:
+            return await func(*args, **kwargs)
+
+        return plain_async
+
     def plain(_: None, /, *args: Any, **kwargs: Any) -> Any:
-        return call(*args, **kwargs)
+        return func(*args, **kwargs)
 
     return plain
 

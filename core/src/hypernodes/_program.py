@@ -11,21 +11,35 @@ the others where it stands; `"threads"` awaits coroutine nodes and hands the oth
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from inspect import CO_COROUTINE
 from operator import itemgetter
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, NoReturn
 
-from hypernodes._errors import GraphError, OutputCountError, a_kind
+from hypernodes import _answer, _flow, _guard, _record
+from hypernodes._answer import as_single, unpack
+from hypernodes._errors import GraphError, a_kind
 from hypernodes._failure import Located
-from hypernodes._flow import Flow, FromAbove, flows, is_flow
+from hypernodes._flow import Flow, FromAbove, flow_into, flows
 from hypernodes._guard import guarded
-from hypernodes._plan import MapStep, Step
-from hypernodes._record import begun, below, cancelled, is_recorder, recorded
+from hypernodes._late import importing
+from hypernodes._plan import MapStep, Step, leaves
+from hypernodes._record import RecordedBatch, below, is_stopped, recorded
 from hypernodes._replay import KeptCall
 
-__all__ = ["ABORTS", "IrregularRow", "Program", "compile_program", "is_async", "map_rows"]
+__all__ = [
+    "ABORTS",
+    "IrregularRow",
+    "Program",
+    "begin_in_function",
+    "compile_program",
+    "flowing_steps",
+    "is_async",
+    "kept_call",
+    "map_rows",
+    "recorded_call",
+]
 
 ABORTS = (KeyboardInterrupt, GeneratorExit)
 """Raised to stop a coroutine, not by an item: never turned into a failure. In plain code only the first one is."""
@@ -33,6 +47,9 @@ ABORTS = (KeyboardInterrupt, GeneratorExit)
 LONGEST_DISPLAY = 15
 """Pairs up to which CPython builds a dict display in one go. A longer one is updated piece by piece: for 1000 pairs
 that takes 1.3 times as long as `dict(zip(...))`, and twice as long to compile."""
+
+_AROUND = frozenset({_answer.__file__, _flow.__file__, _guard.__file__, _record.__file__})
+"""Where the frames between a program and the user's function are from."""
 
 Steps = Sequence[Step | MapStep]
 
@@ -91,20 +108,13 @@ class Program:
             return Located(error.error, error.path, error.items, at, error.kept)
         if isinstance(error, FromAbove):
             # Raised where its items were drawn: in the line of the step behind the generator's.
-            at, error = at - 1, error.error
-            entry = TracebackType(error.__traceback__, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+            return error.located(self.steps[at - 1], at - 1)
         step = self.steps[at]
         kept = None
         if isinstance(step, Step) and step.keeps:
             values = entry.tb_frame.f_locals
-            kept = KeptCall(step.node, {name: values[self.spell[slot]] for name, slot in step.inputs})
-        if entry.tb_next is not None:
-            # The traceback begins in the user's function: our own frames say nothing to them.
-            # By method, as a class may forbid to set attributes.
-            own = entry.tb_next
-            while own.tb_next is not None and (is_recorder(own) or is_flow(own)):
-                own = own.tb_next
-            error.with_traceback(own)
+            kept = kept_call(step, {name: values[self.spell[slot]] for name, slot in step.inputs})
+        begin_in_function(error, entry)
         return Located(error, step.path, (None,) * len(step.path), at, kept)
 
     def _as_raised(self, error: BaseException) -> BaseException:
@@ -120,6 +130,21 @@ class Program:
         if self.frame_of(cause) is None:
             cause.__traceback__ = error.__traceback__
         return cause
+
+
+def kept_call(step: Step, values: dict[str, Any]) -> KeptCall:
+    """The call of a step for one item; a batch node's lists hold this one item."""
+    lists = step.lists or ()
+    return KeptCall(step.node, {name: [value] if name in lists else value for name, value in values.items()})
+
+
+def begin_in_function(error: BaseException, entry: TracebackType) -> None:
+    """Let the traceback begin in the user's function, below our own `entry`: our frames say nothing to them."""
+    own = entry.tb_next
+    while own is not None and own.tb_next is not None and own.tb_frame.f_code.co_filename in _AROUND:
+        own = own.tb_next
+    if own is not None:
+        error.with_traceback(own)  # by method, as a class may forbid to set attributes
 
 
 def is_async(steps: Steps) -> bool:
@@ -145,12 +170,14 @@ def compile_program(
     mapped: Sequence[str] = (),
     in_thread: Callable[..., Any] | None = None,
     name: str = "pipeline",
+    flows_out: bool = False,
 ) -> Program:
     """A function of `inputs` that runs `steps` and gives `outputs`.
 
     `shape` is `"tuple"` (parameters are positional), `"dict"` or `"value"`. With `loop="rows"` the function takes
     `(rows, append, **shared)` and appends the shaped result of each row, a dict with exactly the keys `mapped`; with
-    `loop="columns"` it takes `(rows, append, **shared)` where rows are tuples in the order of `mapped`.
+    `loop="columns"` it takes `(rows, append, **shared)` where rows are tuples in the order of `mapped`. `flows_out`
+    says that the items of the last step, a generator, flow into what comes after these steps.
     """
     prefix = "_"
     while any(given.startswith(prefix) for given, _ in inputs):
@@ -161,7 +188,9 @@ def compile_program(
     namespace |= {f"{prefix}{tool.__name__}": tool for tool in (unpack, type, tuple, len)}
     if flavour == "threads":
         namespace[f"{prefix}thread"] = in_thread
-    flowing = _flowing(steps, {slot for _, slot in outputs}) if flavour != "threads" else frozenset()
+    flowing = flowing_steps(steps, {slot for _, slot in outputs}, flavour)
+    if flows_out:
+        flowing |= {len(steps) - 1}
     last_use = _last_use(steps, {slot for _, slot in outputs} | {slot for _, slot in inputs})
     indent = "        " if loop else "    "
     lines = [
@@ -197,25 +226,32 @@ def compile_program(
     return Program(namespace[name], source, steps, len(head) + 1, read_line, spell, made)
 
 
-def _flowing(steps: Steps, kept: set[int]) -> frozenset[int]:
-    """Which steps are generators whose items flow into the next step: nothing else reads them, nobody wants them."""
-    found = [at for at in range(len(steps) - 1) if flows(steps[at], steps[at + 1])]
+def flowing_steps(steps: Steps, kept: Container[int], flavour: str) -> set[int]:
+    """Which steps are generators whose items flow into the next step: nothing else reads them, nobody wants them.
+
+    None with "threads", where each of the two would run in a thread of its own.
+    """
+    found = [] if flavour == "threads" else [at for at in range(len(steps) - 1) if flows(steps[at], steps[at + 1])]
     if not found:
-        return frozenset()
+        return set()
     reads = [slot for step in steps for slot in step.sources]
-    return frozenset(at for at in found if reads.count(steps[at].writes[0]) == 1 and steps[at].writes[0] not in kept)
+    return {at for at in found if reads.count(steps[at].writes[0]) == 1 and steps[at].writes[0] not in kept}
 
 
 def _flow_of(step: Step) -> Callable[..., Flow]:
-    """A function that begins the step's generator; its record ends when the generator does."""
+    """A function that makes the step's generator; its record is that of the time in which items are drawn."""
     func, path = step.node.func, step.path
     if step.span is None:
         return lambda *args, **kwargs: Flow(func(*args, **kwargs))
 
-    def begin(span: Any, /, *args: Any, **kwargs: Any) -> Flow:
-        return Flow(func(*args, **kwargs), begun(span, path))
+    def flow(span: Any, /, *args: Any, **kwargs: Any) -> Flow:
+        def begin() -> Callable[[BaseException | None], None]:
+            record = RecordedBatch(path, [span])
+            return lambda error: record.end({}, error)
 
-    return begin
+        return Flow(func(*args, **kwargs), begin)
+
+    return flow
 
 
 def _line(
@@ -239,16 +275,10 @@ def _line(
     else:
         node = step.node
         asynchronous = node.is_async
-        clock, span = step.clock, step.span
         arguments = [] if step.is_clock else _arguments(step, spell)
-        namespace[function] = _flow_of(step) if flowing else guarded(step)
-        if clock is not None:
-            arguments.insert(0, spell[clock])
-        if span is not None and flowing:
-            arguments.insert(0, spell[span])
-        elif span is not None:
-            namespace[function] = recorded(step.path, namespace[function], is_async=node.is_async)
-            arguments.insert(0, spell[span])
+        namespace[function] = _flow_of(step) if flowing else recorded_call(step)
+        # The hidden ones come first: which row it is, when time is up, which run it belongs to.
+        arguments[:0] = [spell[slot] for slot in (step.span, step.clock, step.scope) if slot is not None]
         unpacks = node.unpacks
     call = f"{function}({', '.join(arguments)})"
     if asynchronous:
@@ -268,17 +298,28 @@ def _line(
     return f"{targets[0]} = {call}"
 
 
+def recorded_call(step: Step) -> Callable[..., Any]:
+    """The node's function for one item, with everything around it.
+
+    It takes the span, the deadline and the scope first, each where the step has it; a batch node's lists have one item.
+    """
+    call = guarded(step)
+    if step.lists is not None:
+        call = as_single(call, step.node)
+    return call if step.span is None else recorded(step.path, call, is_async=step.node.is_async)
+
+
 def _arguments(step: Step, spell: dict[int, str]) -> list[str]:
     reads, arguments, positional = dict(step.reads), [], True
+    lists = step.lists or ()
     for parameter in step.node.parameters:
         slot = reads.get(parameter.name)
         if slot is None:
             # A default stands here: what follows must be passed by name.
             positional = False
-        elif positional and not parameter.keyword_only:
-            arguments.append(spell[slot])
-        else:
-            arguments.append(f"{parameter.name}={spell[slot]}")
+            continue
+        value = f"[{spell[slot]}]" if parameter.name in lists else spell[slot]
+        arguments.append(value if positional and not parameter.keyword_only else f"{parameter.name}={value}")
     return arguments
 
 
@@ -314,27 +355,14 @@ def _result(
     return values
 
 
-def unpack(value: Any, node: Any) -> Any:
-    if isinstance(value, tuple | list) and len(value) == len(node.outputs):
-        return value
-    count = len(node.outputs)
-    if isinstance(value, tuple | list):
-        got = f"{len(value)} value{'' if len(value) == 1 else 's'}"
-    else:
-        got = f"{a_kind(value)}, not a tuple"
-    names = ", ".join(f"'{name}'" for name in node.outputs)
-    raise OutputCountError(
-        f"node '{node.name}' declares {count} output{'' if count == 1 else 's'} ({names}) but returned {got}"
-    )
-
-
 def map_rows(step: MapStep, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     """The inner inputs of each row of a mapped step, from the values of its sources.
 
     Raises `GraphError` (a ValueError) for a value that is no list of items, or for unequal lengths under zip.
     """
-    if len(step.mapped) == 1 and isinstance(values[step.mapped[0]], Flow):
-        return _rows(step, list(values), zip(values[step.mapped[0]]))
+    flow = flow_into(step, values)
+    if flow is not None:
+        return _rows(step, list(values), zip(flow))
     owner = " > ".join(step.path)
     columns = [
         as_items(values[at], f"{owner}: map_over {name!r}") for at, name in zip(step.mapped, step.names, strict=True)
@@ -380,8 +408,13 @@ def as_items(value: Any, owner: str) -> list[Any]:
 
 
 def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) -> Callable[..., Any]:
-    """A function of the step's sources that runs its inner plan for each row, one after another."""
+    """A function of the step's sources that runs its inner plan for each row: one after another, or in batches."""
     inner = step.inner
+    if any(leaf.lists is not None for leaf in leaves(inner)):
+        with importing("hypernodes._blocks"):
+            from hypernodes._blocks import fan_call
+
+        return fan_call(step, flavour, in_thread)
     program = compile_program(
         inner.steps, inner.inputs, inner.outputs, flavour=flavour, in_thread=in_thread, name="mapped"
     )
@@ -393,15 +426,11 @@ def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) 
             return None
         return Located(found.error, found.path, with_index(found.items, depth, index), found.step, found.kept)
 
-    def flow_of(values: tuple[Any, ...]) -> Flow | None:
-        value = values[step.mapped[0]]
-        return value if isinstance(value, Flow) else None
-
     if flavour == "sync":
 
         def run(*values: Any) -> Any:
             results: list[tuple[Any, ...]] = []
-            append, flow, failed = results.append, flow_of(values), None
+            append, flow, failed = results.append, flow_into(step, values), None
             try:
                 for row in map_rows(step, values):
                     append(call(*row))
@@ -420,16 +449,13 @@ def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) 
 
     async def run_async(*values: Any) -> Any:
         results: list[tuple[Any, ...]] = []
-        flow, failed = flow_of(values), None
+        flow, failed = flow_into(step, values), None
         try:
             for row in map_rows(step, values):
                 results.append(await call(*row))
-        except ABORTS:
-            _stop(flow)
-            raise
         except BaseException as error:
-            if cancelled(error):
-                # Ctrl-C on its way to whoever runs the loop, who knows it by its type.
+            if is_stopped(error):
+                # Ctrl-C may come as a cancellation; whoever runs the loop knows it by its type.
                 _stop(flow)
                 raise
             if flow is None or isinstance(error, FromAbove):
@@ -453,11 +479,7 @@ def _fail(flow: Flow | None, error: BaseException) -> NoReturn:
     Outside of any `except`, or Python would note the row's error as the context of the generator's.
     """
     if flow is not None:
-        try:
-            flow.drain()
-        except KeyboardInterrupt:
-            flow.stop()
-            raise
+        flow.drain()
     raise error from None
 
 

@@ -9,22 +9,20 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import perf_counter, time
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 __all__ = [
     "Record",
+    "RecordedBatch",
     "Watcher",
-    "begun",
     "below",
-    "cancelled",
     "collecting",
     "deliver",
-    "is_recorder",
+    "is_stopped",
     "recorded",
     "watching",
     "worker_name",
@@ -141,31 +139,42 @@ def recorded(path: tuple[str, ...], call: Callable[..., Any], *, is_async: bool)
     return record
 
 
-def begun(span: Span, path: tuple[str, ...]) -> Callable[[BaseException | None], None]:
-    """Begin the record of a call that does not end where it began; call what is returned with what ended it."""
-    watcher = _watchers.get(span[0])
-    started, worker = time(), worker_name()
-    token = None if watcher is None else watcher.started(span, path, started, worker)
-    clock = perf_counter()
+class RecordedBatch:
+    """What is noted of the items of one batch: they begin one after another, at one time, and end the other way round.
 
-    def over(error: BaseException | None) -> None:
-        fault = ("ok", "") if error is None else _fault(error)
-        _end(watcher, token, Record(span, path, started, perf_counter() - clock, *fault, worker))
+    Begun when it is made. The watchers are called in the thread of the call.
+    """
 
-    return over
+    def __init__(self, path: tuple[str, ...], spans: Sequence[Span]) -> None:
+        self.path, self.spans = path, spans
+        self.started, self.worker = time(), worker_name()
+        self._begun: list[tuple[Watcher | None, Any]] = []
+        for span in spans:
+            watcher = _watchers.get(span[0])
+            token = None if watcher is None else watcher.started(span, path, self.started, self.worker)
+            self._begun.append((watcher, token))
+        self._clock = perf_counter()
+
+    def end(self, errors: Mapping[int, BaseException], rest: BaseException | None = None) -> None:
+        """It is over: those of the items at these positions raised, and the others, where there is a `rest`, that."""
+        seconds = perf_counter() - self._clock
+        for at in reversed(range(len(self.spans))):
+            error = errors.get(at, rest)
+            fault = ("ok", "") if error is None else _fault(error)
+            watcher, token = self._begun[at]
+            _end(watcher, token, Record(self.spans[at], self.path, self.started, seconds, *fault, self.worker))
 
 
-def is_recorder(entry: TracebackType) -> bool:
-    """Whether this entry of a traceback is the frame that notes a call."""
-    return entry.tb_frame.f_code.co_filename == __file__
+def is_stopped(error: BaseException) -> bool:
+    """Whether this stops a coroutine from outside, and is no failure of what it does."""
+    return isinstance(error, KeyboardInterrupt | GeneratorExit) or _cancelled(error)
 
 
 def _fault(error: BaseException) -> tuple[str, str]:
-    stopped = isinstance(error, KeyboardInterrupt | GeneratorExit) or cancelled(error)
-    return "stopped" if stopped else "error", type(error).__qualname__
+    return "stopped" if is_stopped(error) else "error", type(error).__qualname__
 
 
-def cancelled(error: BaseException) -> bool:
+def _cancelled(error: BaseException) -> bool:
     """Whether this stops the task from outside; what a node itself raises is its own failure."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None or not isinstance(error, asyncio.CancelledError):

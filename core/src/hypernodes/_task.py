@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
-from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
+from hypernodes._answer import unpack
+from hypernodes._blocks import drive, run_block
 from hypernodes._clock import CLOCK
 from hypernodes._failure import Failure
-from hypernodes._guard import guarded
 from hypernodes._late import importing
-from hypernodes._plan import SPAN, MapStep, Step
-from hypernodes._program import ABORTS, Program, compile_program, is_async, unpack
-from hypernodes._record import recorded
+from hypernodes._layout import Layout, batch_of, lay_out, rows_of_block
+from hypernodes._plan import SCOPE, SPAN, MapStep, Step
+from hypernodes._program import Program, columns_of, compile_program, is_async, recorded_call
+from hypernodes._record import is_stopped
 
-__all__ = ["LEFT", "Batch", "Outcome", "Reply", "Stage", "Task", "failed_row", "run_rows", "run_step", "run_task"]
+__all__ = [
+    "LEFT",
+    "Batch",
+    "Outcome",
+    "Reply",
+    "Stage",
+    "Task",
+    "failed_row",
+    "run_rows",
+    "run_rows_async",
+    "run_step",
+    "run_task",
+]
 
 
 class Left(Enum):
@@ -89,12 +102,14 @@ class Stage:
     `inputs` and `outputs` are (name, slot) pairs. `indices` are the positions of the steps in the plan they are from.
     With `salvages` a failure brings along which outputs had been made before it. `spare` are the slots of those
     outputs that only a cache wants: one that cannot be carried comes as `LEFT`, and its row goes on.
+    `batch` is the largest batch size among its steps, so many rows are best run together; `block` the same with those
+    of mapped pipelines; 0 where there is no batch node.
     What is made of a stage - programs, its pickle, the cuts for scheduling - is kept with it.
     """
 
     __slots__ = (
-        *("_programs", "blueprints", "indices", "inputs", "is_async", "name", "outputs", "packed", "salvages"),
-        *("spare", "steps"),
+        *("_layouts", "_programs", "batch", "block", "blueprints", "indices", "inputs", "is_async", "name", "outputs"),
+        *("packed", "salvages", "spare", "steps"),
     )
 
     def __init__(
@@ -114,7 +129,9 @@ class Stage:
         self.outputs = tuple(outputs)
         self.indices = tuple(range(len(self.steps))) if indices is None else tuple(indices)
         self.is_async = is_async(self.steps)
+        self.batch, self.block = batch_of(self.steps, deep=False), batch_of(self.steps, deep=True)
         self._programs: dict[str, Program] = {}
+        self._layouts: dict[str, Layout] = {}
         self.packed: tuple[str, bytes] | None = None
         self.blueprints: dict[Any, Any] = {}
 
@@ -124,6 +141,15 @@ class Stage:
         if found is None:
             found = compile_program(self.steps, self.inputs, self.outputs, flavour=flavour, in_thread=in_thread)
             self._programs[flavour] = found
+        return found
+
+    def layout(self, flavour: str, in_thread: Any = None) -> Layout:
+        """The stage laid out for blocks of rows; compiled once for each flavour."""
+        found = self._layouts.get(flavour)
+        if found is None:
+            inputs, outputs = [slot for _, slot in self.inputs], [slot for _, slot in self.outputs]
+            found = lay_out(self.steps, inputs, outputs, flavour=flavour, in_thread=in_thread)
+            self._layouts[flavour] = found
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -139,48 +165,84 @@ def _stage(name: str, steps: Any, inputs: Any, outputs: Any, indices: Any, salva
 
 
 def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> Reply:
-    """Run the stage for each row, one after another; a row that fails does not stop the next.
+    """Run the stage for each row, one after another, or in blocks where it has batch nodes.
 
-    Coroutine nodes are awaited on one event loop for all rows. KeyboardInterrupt is not caught.
+    A row that fails does not stop the others. Coroutine nodes are awaited on one event loop for all rows.
+    KeyboardInterrupt is not caught.
     """
-    started = time.perf_counter()
-    values: list[tuple[Any, ...] | None] = []
-    failures: dict[int, tuple[Failure, int]] = {}
     if stage.is_async:
         with importing("hypernodes._loops"):
             from hypernodes._loops import run_coroutine
 
-        run_coroutine(_run_rows_async(stage, rows, place, values, failures))
-    else:
-        program = stage.program("sync")
-        call = program.call
-        for row in rows:
-            try:
-                values.append(call(*row))
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                failures[len(values)] = failed_row(stage, program, error, place)
-                values.append(None)
+        return run_coroutine(run_rows_async(stage, rows, place))
+    started = time.perf_counter()
+    values: list[tuple[Any, ...] | None] = []
+    failures: dict[int, tuple[Failure, int]] = {}
+    if stage.block:
+        drive(_run_in_blocks(stage, stage.layout("sync"), rows, place, values, failures))
+        return Reply(values, failures, time.perf_counter() - started)
+    program = stage.program("sync")
+    call = program.call
+    for row in rows:
+        try:
+            values.append(call(*row))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            failures[len(values)] = failed_row(stage, program, error, place)
+            values.append(None)
     return Reply(values, failures, time.perf_counter() - started)
 
 
-async def _run_rows_async(
+async def run_rows_async(
+    stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "", in_thread: Callable[..., Any] | None = None
+) -> Reply:
+    """The same on the running event loop; with `in_thread`, plain functions are called through it."""
+    started = time.perf_counter()
+    values: list[tuple[Any, ...] | None] = []
+    failures: dict[int, tuple[Failure, int]] = {}
+    flavour = "inline" if in_thread is None else "threads"
+    if stage.block:
+        await _run_in_blocks(stage, stage.layout(flavour, in_thread), rows, place, values, failures)
+        return Reply(values, failures, time.perf_counter() - started)
+    program = stage.program(flavour, in_thread)
+    for row in rows:
+        try:
+            values.append(await program.call(*row))
+        except BaseException as error:
+            if is_stopped(error):
+                raise
+            failures[len(values)] = failed_row(stage, program, error, place)
+            values.append(None)
+    return Reply(values, failures, time.perf_counter() - started)
+
+
+async def _run_in_blocks(
     stage: Stage,
+    layout: Layout,
     rows: Sequence[tuple[Any, ...]],
     place: str,
     values: list[tuple[Any, ...] | None],
     failures: dict[int, tuple[Failure, int]],
 ) -> None:
-    program = stage.program("inline")
-    for row in rows:
-        try:
-            values.append(await program.call(*row))
-        except ABORTS:
-            raise
-        except BaseException as error:
-            failures[len(values)] = failed_row(stage, program, error, place)
-            values.append(None)
+    size, width = rows_of_block(stage.block), len(stage.inputs)
+    for first in range(0, len(rows), size):
+        some = list(rows[first : first + size])
+        block = await run_block(layout, columns_of(some, width), len(some), salvages=stage.salvages)
+        found: list[tuple[Any, ...]]
+        found = list(zip(*block.columns, strict=True)) if block.columns else [()] * len(block.rows)
+        if not block.faults:
+            values += found
+            continue
+        values += [None] * len(some)
+        for at, made in zip(block.rows, found, strict=True):
+            values[first + at] = made
+        for at, fault in sorted(block.faults.items()):
+            failure = fault.located.failure(place)
+            failures[first + at] = (
+                replace(failure, made=fault.made) if stage.salvages else failure,
+                fault.located.step,
+            )
 
 
 def failed_row(stage: Stage, program: Program, error: BaseException, place: str) -> tuple[Failure, int]:
@@ -205,17 +267,17 @@ def run_task(stage: Stage, task: Task, place: str = "") -> Outcome:
 def run_step(step: Step, arguments: dict[str, Any]) -> tuple[Any, ...]:
     """Call one step's node by parameter name, with its retries and timeout; the values of its outputs as a tuple.
 
+    A batch node is called for a batch of one.
+
     `arguments` holds a value for each name in `step.reads`.
     For engines that schedule single steps themselves. Raises what the node raises.
     """
     node = step.node
-    call = guarded(step)
     arguments = dict(arguments)
-    if step.clock is not None:
-        call = partial(call, arguments.pop(CLOCK))
-    if step.span is not None:
-        call = partial(recorded(step.path, call, is_async=node.is_async), arguments.pop(SPAN))
-    value = call(**arguments)
+    hidden = [arguments.pop(name) for name in (SPAN, CLOCK, SCOPE) if name in arguments]
+    for name in step.lists or ():
+        arguments[name] = [arguments[name]]
+    value = recorded_call(step)(*hidden, **arguments)
     if node.is_async:
         with importing("hypernodes._loops"):
             from hypernodes._loops import run_coroutine
