@@ -108,17 +108,18 @@ async def run_block(layout: Layout, columns: Sequence[list[Any]], count: int, *,
 
 async def _loop(part: Loop, block: _Open) -> None:
     program = part.program
-    rows = zip(*block.column(part.reads), strict=True) if part.reads else zip(range(block.count), strict=True)
-    made: list[Any] = []
+    columns = block.column(part.reads)
+    rows = zip(*columns, strict=True) if len(columns) > 1 else iter(columns[0]) if columns else iter(range(block.count))
+    made: list[list[Any]] = [[] for _ in part.writes]
     faults: dict[int, Fault] = {}
     plain = block.layout.flavour == "sync"
     while True:
         # The rows after one that failed go on where the loop was left: a loop costs nothing for each row.
         try:
             if plain:
-                program.call(rows, made.append)
+                program.call(rows, *made)
             else:
-                await program.call(rows, made.append)
+                await program.call(rows, *made)
             break
         except BaseException as error:
             if block.stops(error):
@@ -130,10 +131,9 @@ async def _loop(part: Loop, block: _Open) -> None:
             # What later steps made, as the loop's frame has it, is of the row before.
             before = {slot for step in program.steps[: located.step] for slot in step.writes} & block.salvaged
             own = {slot: value for slot, value in found.items() if slot in before}
-            faults[len(made) + len(faults)] = Fault(_shifted(located, part.first), own)
+            faults[len(made[0]) + len(faults)] = Fault(_shifted(located, part.first), own)
     block.drop(faults)
-    columns = [made] if len(part.writes) == 1 else columns_of(made, len(part.writes))
-    block.columns.update(zip(part.writes, columns, strict=True))
+    block.columns.update(zip(part.writes, made, strict=True))
 
 
 def _shifted(located: Located, first: int) -> Located:

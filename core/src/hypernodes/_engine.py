@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from hypernodes._errors import PlaceError
+from hypernodes._layout import Rows
 from hypernodes._specs import MODES, EngineSpec
-from hypernodes._task import Batch, Outcome, Stage, Task, run_task
+from hypernodes._task import Batch, Outcome, Stage, Task, run_rows, run_task
 
 __all__ = ["Engine", "Feed", "QueueFeed", "Site", "run_in_line"]
 
@@ -220,8 +222,20 @@ class Site:
 
 
 def run_in_line(stage: Stage, tasks: Feed, place: str) -> Iterator[Batch]:
-    """One task after another in this thread."""
-    for task in tasks:
-        yield Batch.of(run_task(stage, task, place))
+    """One task after another in this thread, or one block after another where there are batch nodes."""
+    if stage.block:
+        size = Rows(stage.block)
+        while True:
+            started = time.perf_counter()
+            first = next(tasks, None)  # waits where a feed is empty for the moment
+            if first is None:
+                break
+            taken = [first, *tasks.take(size.size - 1)]
+            reply = run_rows(stage, [task.values for task in taken], place)
+            size.took(time.perf_counter() - started)
+            yield Batch(first.index, reply.values, reply.failures)
+    else:
+        for task in tasks:
+            yield Batch.of(run_task(stage, task, place))
     if tasks.error is not None:
         raise tasks.error

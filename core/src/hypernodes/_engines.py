@@ -28,10 +28,13 @@ class SequentialEngine(Engine):
         return 1
 
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        for batch in self.batches(stage, tasks, site):
+            yield from batch.outcomes()
+
+    def batches(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Batch]:
         place = f"{site.name}:{self.name}" if site.name else self.name
         with keeping_thread_loop(stage.is_async):
-            for batch in run_in_line(stage, tasks, place):
-                yield from batch.outcomes()
+            yield from run_in_line(stage, tasks, place)
 
 
 @dataclass(frozen=True)

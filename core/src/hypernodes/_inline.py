@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import itertools
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
+from hypernodes._blocks import Block, drive, run_block
 from hypernodes._calls import Wanted
 from hypernodes._failure import Failure, raise_failure
 from hypernodes._hops import places_of
 from hypernodes._late import importing
+from hypernodes._layout import Layout, Rows, batch_of, lay_out
 from hypernodes._plan import Plan
-from hypernodes._program import IrregularRow, Program, compile_program, is_async
+from hypernodes._program import IrregularRow, Program, columns_of, compile_program, is_async
 
 __all__ = ["Inline"]
 
 
 class Inline:
-    """One plan's programs, compiled when they are first needed."""
+    """One plan's programs, compiled when they are first needed.
+
+    `batch` is the largest batch size of its nodes, at any depth; where there is none it is 0. Then many rows go
+    through `rows` and `each`, else through `blocks`.
+    """
 
     def __init__(self, plan: Plan, wanted: Wanted, place: str) -> None:
         self.plan, self.wanted, self.place = plan, wanted, place
         self.is_async = is_async(plan.steps)
         self.flavour = "inline" if self.is_async else "sync"
+        self.batch = batch_of(plan.steps, deep=True)
         self._call: Program | None = None
+        self._layout: Layout | None = None
+        self._shape: Callable[[list[list[Any]], int], list[Any]] | None = None
         self._loops: dict[tuple[str, tuple[str, ...]], Program] = {}
 
     def caller(self) -> Callable[[dict[str, Any]], Any]:
@@ -111,6 +122,53 @@ class Inline:
                     value = self.failure(program, error).at(index)
                 yield value
 
+    def blocks(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[list[Any]]:
+        """The same for a plan with batch nodes, a block of rows at a time."""
+        with importing("hypernodes._loops"):
+            from hypernodes._loops import keeping_thread_loop, run_coroutine
+
+        if self._layout is None:
+            slots = [slot for _, slot in self.plan.inputs], [slot for _, slot in self.plan.outputs]
+            self._layout = lay_out(self.plan.steps, *slots, flavour=self.flavour)
+        layout = self._layout
+        run: Callable[[Coroutine[Any, Any, Block]], Block] = run_coroutine if self.is_async else drive
+        source, size, first = iter(rows), Rows(self.batch), 0
+        with keeping_thread_loop(self.is_async):
+            while True:
+                started, wanted = time.perf_counter(), size.size
+                taken: list[tuple[Any, ...]] = []
+                broken: Exception | None = None
+                try:
+                    taken.extend(itertools.islice(source, wanted))  # keeps what came before an error
+                except Exception as error:
+                    broken = error
+                count = len(taken)
+                if count:
+                    columns = columns_of(taken, len(layout.inputs))
+                    block = run(run_block(layout, columns, count))
+                    del taken, columns  # what nobody needs any more does not wait with the results
+                    size.took(time.perf_counter() - started)
+                    yield self._shaped(block, first, count)
+                    first += count
+                if broken is not None:
+                    raise broken
+                if count < wanted:
+                    return
+
+    def _shaped(self, block: Block, first: int, count: int) -> list[Any]:
+        """The result or the `Failure` of each row of a block, of which the first has the index `first`."""
+        if self._shape is None:
+            self._shape = _shaper(self.wanted)
+        results = self._shape(block.columns, len(block.rows))
+        if not block.faults:
+            return results
+        found: list[Any] = [None] * count
+        for at, result in zip(block.rows, results, strict=True):
+            found[at] = result
+        for at, fault in block.faults.items():
+            found[at] = fault.located.failure(self.place).through(self._places).at(first + at)
+        return found
+
     def failure(self, program: Program, error: BaseException) -> Failure:
         located = program.locate(error)
         if located is None:
@@ -142,3 +200,22 @@ class Inline:
                 mapped=mapped,
             )
         return found
+
+
+def _shaper(wanted: Wanted) -> Callable[[list[list[Any]], int], list[Any]]:
+    """A function from the columns of so many results to the results as they are wanted."""
+    if wanted.bare:
+        return lambda columns, count: columns[0]
+    if not wanted.names:
+        return lambda columns, count: [{} for _ in range(count)]
+    names = [(name, at) for at, name in enumerate(wanted.names)]
+    inputs = [(f"x{at}", at) for _, at in names]
+    # Made by a loop of displays: a third of the time of `dict(zip(...))`.
+    program = compile_program((), inputs, names, shape="dict", loop="columns", mapped=[name for name, _ in inputs])
+
+    def shape(columns: list[list[Any]], count: int) -> list[Any]:
+        results: list[Any] = []
+        program.call(zip(*columns, strict=True), results.append)
+        return results
+
+    return shape

@@ -9,10 +9,14 @@ from hypernodes._guard import guarded
 from hypernodes._plan import MapStep, Step, leaves
 from hypernodes._program import Program, compile_program, flowing_steps
 
-__all__ = ["Batched", "Fan", "Layout", "Loop", "batch_of", "lay_out", "rows_of_block"]
+__all__ = ["Batched", "Fan", "Layout", "Loop", "Rows", "batch_of", "lay_out", "rows_of_block"]
 
 MOST_ROWS = 4096
 """Rows of a block, but for one batch that is larger: what is between two steps of a block waits in memory."""
+
+FAST_SECONDS = 0.02
+SLOW_SECONDS = 0.1
+"""A block below the first is doubled, one above the second is one batch again."""
 
 
 class Loop(NamedTuple):
@@ -31,6 +35,10 @@ class Batched(NamedTuple):
     at: int
     call: Callable[..., Any]
 
+    @property
+    def writes(self) -> tuple[int, ...]:
+        return self.step.writes
+
 
 class Fan(NamedTuple):
     """The step of a mapped pipeline with batch nodes in it; `rows` is how many inner rows go together.
@@ -43,6 +51,10 @@ class Fan(NamedTuple):
     layout: Layout
     rows: int
     above: Step | None = None
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        return self.step.writes
 
 
 class Layout(NamedTuple):
@@ -69,6 +81,24 @@ def batch_of(steps: Sequence[Step | MapStep], *, deep: bool) -> int:
 def _size(step: Step) -> int:
     batching = step.node.batching
     return 0 if step.lists is None or batching is None else batching.size
+
+
+class Rows:
+    """How many rows to take for the next block: one batch at first, and more while blocks take next to no time.
+
+    So a slow source is drawn no further than one batch ahead, and a fast one costs nothing by being cut into blocks.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.batch = self.size = max(batch, 1)
+        self._most = rows_of_block(self.batch)
+
+    def took(self, seconds: float) -> None:
+        """A block took so long, with the time in which its rows were drawn."""
+        if seconds > SLOW_SECONDS:
+            self.size = self.batch
+        elif seconds < FAST_SECONDS:
+            self.size = min(2 * self.size, self._most)
 
 
 def rows_of_block(batch: int) -> int:
@@ -111,7 +141,7 @@ def lay_out(
         above = steps[at - 1] if at - 1 in flowing else None
         if isinstance(part, Fan) and isinstance(above, Step):
             part = part._replace(above=above)
-        inside = {slot for step in group for slot in step.writes} if isinstance(part, Loop) else set()
+        inside = {slot for step in group for slot in step.writes}.difference(part.writes)
         parts.append((part, tuple([slot for slot in ended if slot not in inside])))
     return Layout(tuple(parts), tuple(inputs), tuple(outputs), flavour, in_thread)
 
@@ -138,15 +168,13 @@ def _part(
     made = {slot for step in group for slot in step.writes}
     reads = tuple(dict.fromkeys([slot for step in group for slot in step.sources if slot not in made]))
     writes = tuple([slot for step in group for slot in step.writes if slot in kept or last[slot] > number])
-    names = [(f"x{slot}", slot) for slot in reads] or [("x", -1)]
+    writes = writes or step.writes[:1]  # something says how many rows came through
     program = compile_program(
         group,
-        names,
+        [(f"x{slot}", slot) for slot in reads] or [("x", -1)],
         [(f"x{slot}", slot) for slot in writes],
-        shape="value" if len(writes) == 1 else "tuple",
         flavour=flavour,
-        loop="columns",
-        mapped=[name for name, _ in names],
+        loop="lists",
         in_thread=in_thread,
         name="block",
         flows_out=flows_out,

@@ -88,7 +88,7 @@ class MapCall:
         results: list[Any] = []
         if self.columns is not None:
             prepared = self.first
-            if prepared.inline is not None and not self.keeps_failures:
+            if prepared.inline is not None and not prepared.inline.batch and not self.keeps_failures:
                 prepared.inline.rows(self.columns.rows, results, self.given, self.columns.names, "columns")
                 names = self.wanted.names
                 return results if self.wanted.bare else dict(zip(names, columns_of(results, len(names)), strict=True))
@@ -111,7 +111,7 @@ class MapCall:
                 raise not_a_row(self.name, len(results), row)
             keys = tuple(row)
             prepared = self._prepare_row(len(results), keys)
-            if prepared.inline is None:
+            if prepared.inline is None or prepared.inline.batch:
                 if results or not isinstance(self.items, list | tuple):
                     self.items = _chain(row, rows)
                 return False
@@ -188,6 +188,10 @@ class MapCall:
         watch: Watch | None,
     ) -> Generator[list[Any], None, None]:
         """The results of rows that share one plan, several at a time; `base` is how many items came before them."""
+        if prepared.inline is not None and prepared.inline.batch:
+            for results in prepared.inline.blocks(rows):
+                yield [_moved(result, base) if isinstance(result, Failure) else result for result in results]
+            return
         if prepared.inline is not None:
             for result in prepared.inline.each(rows):
                 yield [_moved(result, base) if isinstance(result, Failure) else result]

@@ -176,8 +176,11 @@ def compile_program(
 
     `shape` is `"tuple"` (parameters are positional), `"dict"` or `"value"`. With `loop="rows"` the function takes
     `(rows, append, **shared)` and appends the shaped result of each row, a dict with exactly the keys `mapped`; with
-    `loop="columns"` it takes `(rows, append, **shared)` where rows are tuples in the order of `mapped`. `flows_out`
-    says that the items of the last step, a generator, flow into what comes after these steps.
+    `loop="columns"` it takes `(rows, append, **shared)` where rows are tuples in the order of `mapped`. With
+    `loop="lists"` it takes `(rows, *lists)`, rows that are tuples of the inputs or the one input itself, and appends to
+    one list for each output; `shape` then says nothing.
+
+    `flows_out` says that the items of the last step, a generator, flow into what comes after these steps.
     """
     prefix = "_"
     while any(given.startswith(prefix) for given, _ in inputs):
@@ -203,6 +206,13 @@ def compile_program(
     if loop is None:
         head = [f"{asynchronous} {name}({', '.join(spell[slot] for _, slot in inputs)}):"]
         tail = [f"    return {result}"]
+    elif loop == "lists":
+        lists = [f"{prefix}list{at}" for at in range(len(outputs))]
+        head = [f"{asynchronous} {name}({', '.join([f'{prefix}rows', *lists])}):"]
+        head.append(f"    for {', '.join(spell[slot] for _, slot in inputs)} in {prefix}rows:")
+        # Called as a method, `append` takes 0.01 us; through a variable it takes 0.025 us.
+        appends = [f"{one}.append({spell[slot]})" for one, (_, slot) in zip(lists, outputs, strict=True)]
+        tail = [f"{indent}{'; '.join(appends)}"]
     else:
         shared = [given for given, _ in inputs if given not in mapped]
         head = [f"{asynchronous} {name}({', '.join([f'{prefix}rows', f'{prefix}append', *shared])}):"]

@@ -1,8 +1,8 @@
 """The type check between nodes: only a clear mismatch is one, so it never cries wolf.
 
 Two annotations clash when both are plain classes (or generics over plain classes, compared by the class alone) and
-neither is a subclass of the other. Everything else - `Any`, unions, type variables, protocols, literals, strings that
-cannot be resolved - passes, because it may well be right.
+neither is a subclass of the other. Of a batch node's lists the elements are compared. Everything else - `Any`, unions,
+type variables, protocols, literals, strings that cannot be resolved - passes, because it may well be right.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+from hypernodes._batching import element_of
 from hypernodes._errors import TypeMismatchError
 from hypernodes._graph import Graph
 from hypernodes._nest import NestedPipeline
@@ -53,16 +54,26 @@ def _output(node: GraphNode, name: str) -> Any:
     if node.is_generator:
         return _UNKNOWN if node.unpacks else list
     hint = _hint(node.func, "return")
-    if not node.unpacks:
-        return hint
-    parts = typing.get_args(hint)
-    if typing.get_origin(hint) is tuple and len(parts) == len(node.outputs) and ... not in parts:
-        return parts[node.outputs.index(name)]
-    return _UNKNOWN
+    if node.unpacks:
+        parts = typing.get_args(hint)
+        if typing.get_origin(hint) is not tuple or len(parts) != len(node.outputs) or ... in parts:
+            return _UNKNOWN
+        hint = parts[node.outputs.index(name)]
+    return hint if node.batching is None else _element(hint)
 
 
 def _input(node: GraphNode, name: str) -> Any:
-    return _hint(node.func, name) if isinstance(node, Node) else _UNKNOWN
+    if not isinstance(node, Node):
+        return _UNKNOWN
+    hint = _hint(node.func, name)
+    # What another node makes comes as a list, one element for each item, unless the parameter never takes one.
+    return hint if node.batching is None or name in node.batching.singles else _element(hint)
+
+
+def _element(hint: Any) -> Any:
+    """What one item's element of a batch is."""
+    found = element_of(hint)
+    return _UNKNOWN if found is None else found
 
 
 def _hint(func: Callable[..., Any], name: str) -> Any:
