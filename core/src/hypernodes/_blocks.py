@@ -14,7 +14,7 @@ from operator import is_
 from typing import Any, NamedTuple, TypeVar
 
 from hypernodes._answer import columns_from
-from hypernodes._errors import NodeTimeoutError, PipelineTimeoutError
+from hypernodes._errors import NodeTimeoutError, PipelineTimeoutError, ends_call
 from hypernodes._failure import Located
 from hypernodes._flow import FromAbove, flow_into
 from hypernodes._layout import Batched, Fan, Layout, Loop, lay_out
@@ -208,7 +208,7 @@ async def _one_batch(
             called = True
             columns = columns_from(value, node, len(batch))
         except BaseException as error:
-            if is_stopped(error) if node.is_async else isinstance(error, KeyboardInterrupt):
+            if ends_call(error) or (is_stopped(error) if node.is_async else isinstance(error, KeyboardInterrupt)):
                 if recorded is not None:
                     recorded.end({}, error)
                 raise

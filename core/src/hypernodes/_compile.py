@@ -6,7 +6,7 @@ Nothing here recurses over nodes or nesting, except into plans of mapped pipelin
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hypernodes._clock import CLOCK, Clock
 from hypernodes._errors import GraphError
@@ -36,7 +36,13 @@ class Planned(Bounds, Protocol):
     def callbacks(self) -> tuple[Any, ...] | None: ...
 
 
-Named = int | Need
+class Barred(NamedTuple):
+    """A resource that nobody may ask for: what the user is told if somebody does."""
+
+    why: str
+
+
+Named = int | Need | Barred
 """What a name stands for: the slot of a value, or a resource."""
 
 
@@ -100,7 +106,7 @@ class _Mapped:
     ) -> None:
         self.nest, self.path, self.setting, self.slots = nest, path, setting, slots
         self.reads = {name: at for name, at in reads.items() if isinstance(at, int)}
-        self.needs = {name: need for name, need in reads.items() if isinstance(need, Need)}
+        self.needs = {name: need for name, need in reads.items() if not isinstance(need, int)}
 
 
 def compile_plan(
@@ -166,6 +172,8 @@ class _Compiler:
     def __init__(self, places: list[Any], root: Setting) -> None:
         self.places, self.settings = places, [root]
         self.levels: dict[tuple[str, ...], int] = {}
+        # What is wrong with the resources that a node asks for: said if the node runs at all.
+        self.barred: dict[tuple[str, ...], str] = {}
 
     def hears(self, pipeline: Planned) -> bool:
         """Whether any callback hears of this pipeline or one nested in it."""
@@ -216,7 +224,7 @@ class _Compiler:
         wanted: tuple[str, ...],
         timed: bool,
         shared: Container[str] = (),
-        needs: Mapping[str, Need] | None = None,
+        needs: Mapping[str, Need | Barred] | None = None,
     ) -> Plan:
         """The plan of one pipeline with those nested in it; `timed` says that a clock of its own starts with it.
 
@@ -257,7 +265,8 @@ class _Compiler:
                     if timed:
                         slots = self._start_clock(frame, laid, slots)
             elif isinstance(node, Resource):
-                frame.names.setdefault(node.name, self._need(node, frame))
+                if node.name not in frame.names:
+                    frame.names[node.name] = self._need(node, frame)
             else:
                 assert isinstance(node, Node)
                 step = self._step(node, frame, slots, alike)
@@ -276,6 +285,9 @@ class _Compiler:
         wired = [(p.name, known[p.name]) for p in node.parameters if p.name in known]
         found = tuple([(name, at) for name, at in wired if isinstance(at, int)])
         needs = tuple([(name, at) for name, at in wired if isinstance(at, Need)])
+        why = next((at.why for _, at in wired if isinstance(at, Barred)), None) or _only_for_async(node, path, needs)
+        if why is not None:
+            self.barred[path] = why
         lists = None
         if node.batching is not None:
             lists = node.batching.over([name for name, _ in found], {name for name, at in found if at in alike})
@@ -296,25 +308,39 @@ class _Compiler:
         )
 
     @staticmethod
-    def _need(resource: Resource, frame: _Frame) -> Need:
+    def _need(resource: Resource, frame: _Frame) -> Need | Barred:
         """The resource with those that it needs itself; it is built before any item is there, from nothing else."""
+        path = (*frame.path, resource.name)
+        owner = f"resource '{' > '.join(path)}'"
         needs = []
         for parameter in resource.parameters:
-            found = frame.names.get(parameter.name)
+            name, found = parameter.name, frame.names.get(parameter.name)
+            if isinstance(found, Barred):
+                return found
             if isinstance(found, Need):
-                needs.append((parameter.name, found))
-            elif parameter.required or found is not None:
-                raise GraphError(
-                    f"resource '{' > '.join((*frame.path, resource.name))}' takes '{parameter.name}', which is no "
-                    "resource; it is built once for many items, so give that parameter a default value, or make a "
-                    f"resource called '{parameter.name}'"
+                if found.resource.is_async and not resource.is_async:
+                    return Barred(
+                        f"{owner} takes '{name}', which is built on an event loop, and so only for async functions; "
+                        f"make '{resource.name}' an async function or an async generator"
+                    )
+                needs.append((name, found))
+            elif found is not None:
+                return Barred(
+                    f"{owner} takes '{name}', which is an input or an output here and may differ from item to item, "
+                    f"while a resource is built once for many of them; rename that parameter, or override "
+                    f"'{resource.name}' as well"
                 )
-        return Need(resource, tuple(needs))
+            elif parameter.required:
+                return Barred(
+                    f"{owner} takes '{name}', which nobody provides; give that parameter a default value, or make a "
+                    f"resource called '{name}'"
+                )
+        return Need(resource, path, tuple(needs))
 
     @staticmethod
     def _check_over(nest: NestedPipeline, frame: _Frame) -> None:
         for outer in nest.map_over:
-            if isinstance(frame.names.get(outer), Need):
+            if isinstance(frame.names.get(outer), Need | Barred):
                 raise GraphError(
                     f"nested pipeline '{' > '.join((*frame.path, nest.name))}': map_over names '{outer}', which is a "
                     "resource here; it takes lists of items"
@@ -357,6 +383,8 @@ class _Compiler:
             if isinstance(step, Step):
                 if needed.isdisjoint(step.writes):
                     continue
+                if step.path in self.barred and not step.is_clock:
+                    raise GraphError(self.barred[step.path])
                 if step.is_clock:
                     step = timed.placed(step)
                 elif len(step.inputs) + len(step.needs) < len(step.node.parameters):
@@ -405,6 +433,17 @@ class _Compiler:
             place=self.settings[step.setting].place,
             setting=setting,
         )
+
+
+def _only_for_async(node: Node[..., Any], path: tuple[str, ...], needs: tuple[tuple[str, Need], ...]) -> str | None:
+    """What is wrong where a plain node asks for what is built on an event loop."""
+    name = None if node.is_async else next((name for name, need in needs if need.resource.is_async), None)
+    if name is None:
+        return None
+    return (
+        f"node '{' > '.join(path)}' is a plain function and takes the resource '{name}', which is built on an event "
+        f"loop and only of use there; make the node an async function, or '{name}' a plain one"
+    )
 
 
 def _slot(named: Named) -> int:

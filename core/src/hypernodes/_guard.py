@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hypernodes._acquire import supplied
 from hypernodes._clock import Clock, Deadline
 from hypernodes._errors import NodeTimeoutError
 from hypernodes._flow import function_of
@@ -31,7 +32,8 @@ def guarded(step: Step) -> Call:
 
     The deadline comes as the first argument of a step with a clock, then the scope of a step with one. Within, every
     layer is a call `(deadline, *arguments)`. From the function outwards: the timeout, what is done in the scope, the
-    retries. So only the node's own work counts against its timeout, and each attempt is one by itself.
+    retries, and the resources, which are built before anything counts and never retried. So only the node's own work
+    counts against its timeout, and each attempt is one by itself.
     """
     node, retry = step.node, step.retry
     limited, scoped = step.clock is not None, step.scope is not None
@@ -45,6 +47,8 @@ def guarded(step: Step) -> Call:
         call = _in_scope(step, call)
     if retry is not None:
         call = _retried_async(retry, call) if node.is_async else _retried(retry, call)
+    if step.needs:
+        call = supplied(step.path, step.needs, call, is_async=node.is_async)
     return call if limited else functools.partial(call, None)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from hypernodes._blocks import Block, drive, run_block
 from hypernodes._calls import Wanted
+from hypernodes._errors import ResourceError
 from hypernodes._failure import Failure, raise_failure
 from hypernodes._hops import places_of
 from hypernodes._late import importing
@@ -145,7 +146,11 @@ class Inline:
                 count = len(taken)
                 if count:
                     columns = columns_of(taken, len(layout.inputs))
-                    block = run(run_block(layout, columns, count))
+                    try:
+                        block = run(run_block(layout, columns, count))
+                    except ResourceError as error:
+                        error.at(self.place)
+                        raise
                     del taken, columns  # what nobody needs any more does not wait with the results
                     size.took(time.perf_counter() - started)
                     yield self._shaped(block, first, count)
@@ -172,7 +177,7 @@ class Inline:
     def failure(self, program: Program, error: BaseException) -> Failure:
         located = program.locate(error)
         if located is None:
-            raise error
+            raise error.at(self.place) if isinstance(error, ResourceError) else error
         return located.failure(self.place).through(self._places)
 
     @cached_property

@@ -16,7 +16,7 @@ from hypernodes._demand import Demand, checked_names, demand_of
 from hypernodes._errors import NodeDefinitionError, did_you_mean, quoted
 from hypernodes._limits import check_count, check_flag, check_kinds, check_seconds
 
-__all__ = ["GraphNode", "Node", "Parameter", "check_name", "node", "parameters_of"]
+__all__ = ["GraphNode", "Node", "Parameter", "check_name", "node", "parameters_of", "reference_to"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -181,19 +181,27 @@ class Node(GraphNode, Generic[P, R]):
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         """By reference where the module still holds this very node, else by value."""
-        module = sys.modules.get(self.__module__)
-        if self.__module__ != "__main__" and module is not None and not _goes_by_value(self.__module__):
-            found: Any = module
-            for part in self.__qualname__.split("."):
-                found = getattr(found, part, None)
-            if found is self:
-                return str(self.__qualname__)
+        reference = reference_to(self)
+        if reference is not None:
+            return reference
         output = self.outputs if self.unpacks else self.outputs[0]
         return _rebuild, (self.func, output, {option: getattr(self, option) for option in _OPTIONS[1:]})
 
 
 def _rebuild(func: Callable[..., Any], output: str | tuple[str, ...], options: dict[str, Any]) -> Node[..., Any]:
     return Node(func, output, **options)
+
+
+def reference_to(thing: Any) -> str | None:
+    """The name under which its module holds this very thing, as pickle writes it; None where it goes by value."""
+    name: str = thing.__module__
+    module = sys.modules.get(name)
+    if name == "__main__" or module is None or _goes_by_value(name):
+        return None
+    found: Any = module
+    for part in thing.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return str(thing.__qualname__) if found is thing else None
 
 
 def _goes_by_value(module: str) -> bool:

@@ -17,9 +17,9 @@ from operator import itemgetter
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, NoReturn
 
-from hypernodes import _answer, _flow, _guard, _record
+from hypernodes import _acquire, _answer, _flow, _guard, _record
 from hypernodes._answer import as_single, unpack
-from hypernodes._errors import GraphError, a_kind
+from hypernodes._errors import GraphError, a_kind, ends_call
 from hypernodes._failure import Located
 from hypernodes._flow import Flow, FromAbove, flow_into, flows
 from hypernodes._guard import guarded
@@ -48,7 +48,7 @@ LONGEST_DISPLAY = 15
 """Pairs up to which CPython builds a dict display in one go. A longer one is updated piece by piece: for 1000 pairs
 that takes 1.3 times as long as `dict(zip(...))`, and twice as long to compile."""
 
-_AROUND = frozenset({_answer.__file__, _flow.__file__, _guard.__file__, _record.__file__})
+_AROUND = frozenset({_answer.__file__, _acquire.__file__, _flow.__file__, _guard.__file__, _record.__file__})
 """Where the frames between a program and the user's function are from."""
 
 Steps = Sequence[Step | MapStep]
@@ -95,7 +95,11 @@ class Program:
         return {slot: found[self.spell[slot]] for slot in self.made_slots if self.spell[slot] in found}
 
     def locate(self, error: BaseException) -> Located | None:
-        """Which step raised, as a `Located`; None where the error arose outside the steps (an items iterator, say)."""
+        """Which step raised, as a `Located`; None where the error arose outside the steps (an items iterator, say), or
+        ends the call.
+        """
+        if ends_call(error):
+            return None
         if self.code.co_flags & CO_COROUTINE:
             error = self._as_raised(error)
         entry = self.frame_of(error)
@@ -135,7 +139,8 @@ class Program:
 def kept_call(step: Step, values: dict[str, Any]) -> KeptCall:
     """The call of a step for one item; a batch node's lists hold this one item."""
     lists = step.lists or ()
-    return KeptCall(step.node, {name: [value] if name in lists else value for name, value in values.items()})
+    inputs = {name: [value] if name in lists else value for name, value in values.items()}
+    return KeptCall(step.node, inputs, step.needs)
 
 
 def begin_in_function(error: BaseException, entry: TracebackType) -> None:
@@ -448,9 +453,13 @@ def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) 
                 _stop(flow)
                 raise
             except BaseException as error:
-                if flow is None or isinstance(error, FromAbove):
-                    raise (located(error, len(results)) or error) from None
-                failed = located(error, len(results)) or error
+                found = located(error, len(results))
+                if found is None:
+                    _stop(flow)
+                    raise
+                if flow is None:
+                    raise found from None
+                failed = found
             if failed is not None:
                 _fail(flow, failed)
             return columns_of(results, width)
@@ -468,9 +477,13 @@ def map_call(step: MapStep, flavour: str, in_thread: Callable[..., Any] | None) 
                 # Ctrl-C may come as a cancellation; whoever runs the loop knows it by its type.
                 _stop(flow)
                 raise
-            if flow is None or isinstance(error, FromAbove):
-                raise (located(error, len(results)) or error) from None
-            failed = located(error, len(results)) or error
+            found = located(error, len(results))
+            if found is None:
+                _stop(flow)
+                raise
+            if flow is None:
+                raise found from None
+            failed = found
         if failed is not None:
             _fail(flow, failed)
         return columns_of(results, width)
