@@ -31,20 +31,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers", "_record", "_program"),
-        *(
-            "_task",
-            "_guard",
-            "_layout",
-            "_blocks",
-            "_blueprint",
-            "_ledger",
-            "_loops",
-            "_calls",
-            "_bridge",
-            "_diagnose",
-            "_pickling",
-        ),
-        *("_bytes_cache", "_disk", "_memory", "_cache_address", "_replay", "_picture", "_acquire"),
+        *("_task", "_guard", "_layout", "_batch_call", "_blocks", "_columns", "_blueprint", "_ledger", "_loops"),
+        *("_calls", "_bridge", "_diagnose", "_pickling", "_bytes_cache", "_disk", "_memory", "_cache_address"),
+        *("_replay", "_picture", "_acquire"),
     ),
     ("_memo", "_engine", "_backend", "_places", "_hops"),
     (

@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from operator import is_
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from hypernodes._answer import columns_from
-from hypernodes._errors import NodeTimeoutError, PipelineTimeoutError, ends_call
+from hypernodes._batch_call import batches, call_batch, call_batch_plainly, drive
 from hypernodes._failure import Located
 from hypernodes._flow import FromAbove, flow_into
 from hypernodes._layout import Batched, Fan, Layout, Loop, lay_out
-from hypernodes._plan import MapStep, Step
-from hypernodes._program import begin_in_function, columns_of, kept_call, map_rows, with_index
-from hypernodes._record import RecordedBatch, is_stopped
+from hypernodes._plan import MapStep
+from hypernodes._program import columns_of, kept_call, mapped_lists, with_index
+from hypernodes._record import below, is_stopped
 
-__all__ = ["Block", "drive", "fan_call", "run_block"]
-
-T = TypeVar("T")
+__all__ = ["Block", "fan_call", "run_block"]
 
 
 class Fault(NamedTuple):
@@ -74,15 +70,6 @@ class _Open:
         if self.layout.flavour == "sync":
             return isinstance(error, KeyboardInterrupt)
         return is_stopped(error)
-
-
-def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    raise AssertionError("plain nodes wait for nothing")
 
 
 async def run_block(layout: Layout, columns: Sequence[list[Any]], count: int, *, salvages: bool = False) -> Block:
@@ -147,11 +134,11 @@ async def _batched(part: Batched, block: _Open) -> None:
     shared = [block.columns[slot] for name, slot in step.inputs if name not in step.lists]
     made: list[list[Any]] = [[] for _ in step.writes]
     failed: dict[int, BaseException] = {}
-    for rows in _batches(block.count, batching.size, shared):
+    for rows in batches(block.count, batching.size, shared):
         if block.layout.in_thread is not None and not step.node.is_async:
-            await block.layout.in_thread(_driven, part, block, rows, made, failed)
+            await block.layout.in_thread(call_batch_plainly, part, block.columns, rows, made, failed)
         else:
-            await _one_batch(part, block, rows, made, failed)
+            await call_batch(part, block.columns, rows, made, failed)
     faults = {}
     for at, error in failed.items():
         kept = kept_call(step, {name: block.columns[slot][at] for name, slot in step.inputs}) if step.keeps else None
@@ -160,123 +147,32 @@ async def _batched(part: Batched, block: _Open) -> None:
     block.columns.update(zip(step.writes, made, strict=True))
 
 
-def _batches(count: int, size: int, shared: Sequence[Sequence[Any]]) -> Iterator[range]:
-    """The rows of each batch: as many as fit, with the same value in each of the shared columns."""
-    start = 0
-    for edge in (*sorted({at for column in shared for at in _changes(column)}), count):
-        for at in range(start, edge, size):
-            yield range(at, min(at + size, edge))
-        start = edge
+class _Inner:
+    """The rows of one mapped pipeline, to be taken in columns. Made of the values of its step's sources."""
 
+    def __init__(self, step: MapStep, values: tuple[Any, ...]) -> None:
+        lists, combinations = mapped_lists(step, values)
+        self.step, self.values, self.taken = step, values, 0
+        self.lists = dict(zip(step.mapped, lists, strict=True))
+        self.flow = flow_into(step, values)
+        # All pairs are too many to lie in lists, and what flows is not there yet.
+        self.pairs = combinations if step.mode == "product" or self.flow is not None else None
 
-def _changes(column: Sequence[Any]) -> list[int]:
-    """Where a column has another value than just before."""
-    if all(map(is_, column, itertools.repeat(column[0]))):
-        return []
-    return [at for at, (before, now) in enumerate(itertools.pairwise(column), 1) if not _same(before, now)]
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether no function could tell the two apart."""
-    if one is other:
-        return True
-    if type(one) is not type(other):
-        return False
-    if type(one) is float:
-        return bool(one.hex() == other.hex())  # 0.0 and -0.0 are equal, but not the same
-    return type(one) in (str, int, bool, bytes) and one == other
-
-
-async def _one_batch(
-    part: Batched, block: _Open, rows: range, made: list[list[Any]], failed: dict[int, BaseException]
-) -> None:
-    """Call the node for a batch, and again for its halves where it raised; each row ends in `made` or in `failed`."""
-    step, node = part.step, part.step.node
-    spans = None if step.span is None else block.columns[step.span][rows.start : rows.stop]
-    recorded = None if spans is None else RecordedBatch(step.path, spans)
-    own: dict[int, BaseException] = {}
-    todo: list[Sequence[int]] = [rows if step.clock is None else _in_time(step, block, rows, own)]
-    while todo:
-        batch = todo.pop()
-        if not batch:
-            continue
-        called = False
-        try:
-            value = part.call(*_hidden(step, block, batch), **_arguments(step, block, batch))
-            if node.is_async:
-                value = await value
-            called = True
-            columns = columns_from(value, node, len(batch))
-        except BaseException as error:
-            if ends_call(error) or (is_stopped(error) if node.is_async else isinstance(error, KeyboardInterrupt)):
-                if recorded is not None:
-                    recorded.end({}, error)
-                raise
-            if not called and len(batch) > 1 and _may_halve(node, error):
-                middle = len(batch) // 2
-                todo += [batch[middle:], batch[:middle]]
-                continue
-            if error.__traceback__ is not None:
-                begin_in_function(error, error.__traceback__)
-            own.update(dict.fromkeys(batch, error))
-            continue
-        for all_made, column in zip(made, columns, strict=True):
-            all_made += column
-    if recorded is not None:
-        recorded.end({at - rows.start: error for at, error in own.items()})
-    failed |= own
-
-
-def _driven(*arguments: Any) -> None:
-    drive(_one_batch(*arguments))
-
-
-def _may_halve(node: Any, error: BaseException) -> bool:
-    """Whether an item of the batch may be at fault; one that runs out of time says nothing of its items."""
-    return bool(node.batching.isolate) and not isinstance(error, NodeTimeoutError | PipelineTimeoutError)
-
-
-def _in_time(step: Step, block: _Open, rows: range, failed: dict[int, BaseException]) -> list[int]:
-    """The rows that have time left; the others fail."""
-    assert step.clock is not None
-    deadlines, found = block.columns[step.clock], []
-    for at in rows:
-        try:
-            deadlines[at].left(step.node.name)
-            found.append(at)
-        except PipelineTimeoutError as error:
-            failed[at] = error
-    return found
-
-
-def _hidden(step: Step, block: _Open, batch: Sequence[int]) -> list[Any]:
-    """The deadline that comes first, and the scope, which is the same for all rows of a call."""
-    hidden: list[Any] = []
-    if step.clock is not None:
-        deadlines = block.columns[step.clock]
-        hidden.append(min([deadlines[at] for at in batch], key=_when))
-    if step.scope is not None:
-        hidden.append(block.columns[step.scope][batch[0]])
-    return hidden
-
-
-def _when(deadline: Any) -> float:
-    return deadline.at  # type: ignore[no-any-return]
-
-
-def _arguments(step: Step, block: _Open, batch: Sequence[int]) -> dict[str, Any]:
-    """A fresh list for each parameter that takes one, and the value that all rows of the batch have for the others."""
-    assert step.lists is not None
-    arguments: dict[str, Any] = {}
-    for name, slot in step.inputs:
-        column = block.columns[slot]
-        if name not in step.lists:
-            arguments[name] = column[batch[0]]
-        elif isinstance(batch, range):
-            arguments[name] = column[batch.start : batch.stop]
+    def take(self, most: int) -> list[list[Any]]:
+        """A column for each inner input, of the next rows, `most` at most."""
+        step, first = self.step, self.taken
+        if self.pairs is None:
+            mapped = {at: column[first : first + most] for at, column in self.lists.items()}
         else:
-            arguments[name] = [column[at] for at in batch]
-    return arguments
+            pairs = list(itertools.islice(self.pairs, most))
+            mapped = dict(zip(step.mapped, columns_of(pairs, len(step.mapped)), strict=True))
+        count = len(mapped[step.mapped[0]])
+        self.taken += count
+        columns = [mapped[at] if at in mapped else [value] * count for at, value in enumerate(self.values)]
+        if step.span is not None:
+            outer, depth = self.values[step.span], len(step.path) - 1
+            columns[step.span] = [below(outer, depth, index) for index in range(first, first + count)]
+        return columns
 
 
 async def _fan(part: Fan, block: _Open) -> None:
@@ -284,13 +180,15 @@ async def _fan(part: Fan, block: _Open) -> None:
     width, depth = len(step.writes), len(step.path) - 1
     lists: list[list[list[Any]]] = []
     faults: dict[int, Fault] = {}
-    rows: list[tuple[Any, ...]] = []
-    runs: list[tuple[int, int, int]] = []  # which row, its inner row that comes first, and where that is in `rows`
+    columns: list[list[Any]] = [[] for _ in step.sources]
+    count = 0
+    runs: list[tuple[int, int, int]] = []  # which row, its inner row that comes first, and where that is in the columns
 
     async def work_off() -> None:
-        columns, count = columns_of(rows, len(step.sources)), len(rows)
-        rows.clear()
-        found = await run_block(part.layout, columns, count)
+        nonlocal columns, count
+        some, total = columns, count
+        columns, count = [[] for _ in step.sources], 0
+        found = await run_block(part.layout, some, total)
         starts = [start for _, _, start in runs]
         for inner in sorted(found.faults):
             at, index, start = runs[bisect_left(starts, inner + 1) - 1]
@@ -298,7 +196,7 @@ async def _fan(part: Fan, block: _Open) -> None:
                 raised = found.faults[inner].located
                 items = with_index(raised.items, depth, index + inner - start)
                 faults[at] = Fault(Located(raised.error, raised.path, items, part.at, raised.kept), {})
-        for (at, _, start), stop in zip(runs, (*starts[1:], count), strict=True):
+        for (at, _, start), stop in zip(runs, (*starts[1:], total), strict=True):
             if found.faults:
                 start, stop = bisect_left(found.rows, start), bisect_left(found.rows, stop)
             for results, column in zip(lists[at], found.columns, strict=True):
@@ -308,39 +206,37 @@ async def _fan(part: Fan, block: _Open) -> None:
     for at, values in enumerate(zip(*block.column(step.sources), strict=True)):
         lists.append([[] for _ in range(width)])
         try:
-            inner_rows = map_rows(step, values)
+            inner = _Inner(step, values)
         except BaseException as error:
             if block.stops(error):
                 raise
             faults[at] = Fault(Located(error, step.path, (None,) * len(step.path), part.at), {})
             continue
-        flow = flow_into(step, values)
-        start = len(rows)
         try:
-            index = 0
             while at not in faults:
-                start = len(rows)
-                rows += itertools.islice(inner_rows, part.rows - start)
-                if len(rows) > start:
-                    runs.append((at, index, start))
-                if len(rows) < part.rows:
+                first, start = inner.taken, count
+                taken = inner.take(part.rows - count)
+                count += inner.taken - first
+                if count > start:
+                    runs.append((at, first, start))
+                    for column, more in zip(columns, taken, strict=True):
+                        column += more
+                if count < part.rows:
                     break
-                index += len(rows) - start
                 await work_off()
-            if flow is not None:
+            if inner.flow is not None:
                 # Where a row failed, the generator may still: its step is the earlier one.
-                flow.drain()
+                inner.flow.drain()
         except FromAbove as error:
             if part.above is None:
                 raise
             faults[at] = Fault(error.located(part.above, part.at - 1), {})
-            del rows[start:]
         except BaseException:
             # A row that fails raises nothing here: this stops everything.
-            if flow is not None:
-                flow.stop()
+            if inner.flow is not None:
+                inner.flow.stop()
             raise
-    if rows:
+    if count:
         await work_off()
     block.drop(faults)
     done = [found for at, found in enumerate(lists) if at not in faults]

@@ -108,6 +108,8 @@ class Columns:
         mode = check_map_mode(owner, map_mode)
         columns = [as_items(inputs[name], f"{owner}: map_over {name!r}") for name in self.names]
         self.rows: Iterator[tuple[Any, ...]] = check_lengths(columns, list(self.names), mode, owner)
+        # All pairs are too many to lie in lists.
+        self.lists = dict(zip(self.names, columns, strict=True)) if mode == "zip" else None
         sizes = [len(column) for column in columns]
         self.total = math.prod(sizes) if mode == "product" else sizes[0] if sizes else 0
         self.shared = {name: value for name, value in inputs.items() if name not in self.names}

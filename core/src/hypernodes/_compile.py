@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from hypernodes._clock import CLOCK, Clock
-from hypernodes._errors import GraphError
+from hypernodes._errors import GraphError, quoted
 from hypernodes._gate import gates_of
 from hypernodes._graph import Graph, missing_inputs
 from hypernodes._nest import NestedPipeline
@@ -291,6 +291,11 @@ class _Compiler:
         lists = None
         if node.batching is not None:
             lists = node.batching.over([name for name, _ in found], {name for name, at in found if at in alike})
+            if needs and not lists:
+                raise GraphError(
+                    f"node '{' > '.join(path)}' takes batches, but nothing comes to it as a list of items: "
+                    f"{quoted(name for name, _ in needs)} is given by a resource"
+                )
         gates = gates_of(node, path, own, self.places[own.place])
         hidden = [SCOPE] * bool(needs or gates) + [CLOCK] * (CLOCK in known) + [SPAN] * (own.heard and SPAN in known)
         return Step(

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from hypernodes._blocks import Block, drive, run_block
+from hypernodes._batch_call import drive
+from hypernodes._blocks import Block, run_block
 from hypernodes._calls import Wanted
+from hypernodes._columns import Blocks
 from hypernodes._errors import ResourceError
 from hypernodes._failure import Failure, raise_failure
 from hypernodes._hops import places_of
 from hypernodes._late import importing
 from hypernodes._layout import Layout, Rows, batch_of, lay_out
 from hypernodes._plan import Plan
-from hypernodes._program import IrregularRow, Program, columns_of, compile_program, is_async
+from hypernodes._program import IrregularRow, Program, compile_program, is_async
 
 __all__ = ["Inline"]
 
@@ -123,56 +124,62 @@ class Inline:
                     value = self.failure(program, error).at(index)
                 yield value
 
-    def blocks(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[list[Any]]:
-        """The same for a plan with batch nodes, a block of rows at a time."""
+    def blocks(self, source: Blocks) -> Iterator[tuple[Block, int, int]]:
+        """What comes of the rows of a plan with batch nodes, a block at a time: with its first index and its size."""
         with importing("hypernodes._loops"):
             from hypernodes._loops import keeping_thread_loop, run_coroutine
 
         if self._layout is None:
             slots = [slot for _, slot in self.plan.inputs], [slot for _, slot in self.plan.outputs]
             self._layout = lay_out(self.plan.steps, *slots, flavour=self.flavour)
-        layout = self._layout
         run: Callable[[Coroutine[Any, Any, Block]], Block] = run_coroutine if self.is_async else drive
-        source, size, first = iter(rows), Rows(self.batch), 0
+        size, first = Rows(self.batch), 0
         with keeping_thread_loop(self.is_async):
             while True:
-                started, wanted = time.perf_counter(), size.size
-                taken: list[tuple[Any, ...]] = []
-                broken: Exception | None = None
-                try:
-                    taken.extend(itertools.islice(source, wanted))  # keeps what came before an error
-                except Exception as error:
-                    broken = error
-                count = len(taken)
+                started = time.perf_counter()
+                columns, count = source.take(size.size)
                 if count:
-                    columns = columns_of(taken, len(layout.inputs))
+                    running = run_block(self._layout, columns, count)
+                    del columns  # those that nobody needs any more go while the block runs
                     try:
-                        block = run(run_block(layout, columns, count))
+                        block = run(running)
                     except ResourceError as error:
                         error.at(self.place)
                         raise
-                    del taken, columns  # what nobody needs any more does not wait with the results
                     size.took(time.perf_counter() - started)
-                    yield self._shaped(block, first, count)
+                    yield block, first, count
                     first += count
-                if broken is not None:
-                    raise broken
-                if count < wanted:
+                if source.error is not None:
+                    raise source.error
+                if not count:
                     return
 
-    def _shaped(self, block: Block, first: int, count: int) -> list[Any]:
-        """The result or the `Failure` of each row of a block, of which the first has the index `first`."""
+    def results(self, block: Block, first: int, count: int) -> list[Any]:
+        """The shaped result or the `Failure` of each row of a block."""
         if self._shape is None:
             self._shape = _shaper(self.wanted)
-        results = self._shape(block.columns, len(block.rows))
+        return self._with_failures(self._shape(block.columns, len(block.rows)), block, first, count)
+
+    def columns(self, block: Block, first: int, count: int) -> list[list[Any]]:
+        """The same as a list for each output."""
+        return [self._with_failures(column, block, first, count) for column in block.columns]
+
+    def _with_failures(self, results: list[Any], block: Block, first: int, count: int) -> list[Any]:
         if not block.faults:
             return results
         found: list[Any] = [None] * count
         for at, result in zip(block.rows, results, strict=True):
             found[at] = result
-        for at, fault in block.faults.items():
-            found[at] = fault.located.failure(self.place).through(self._places).at(first + at)
+        for at, failure in self.failures(block, first).items():
+            found[at] = failure
         return found
+
+    def failures(self, block: Block, first: int) -> dict[int, Failure]:
+        """Of a block whose first row has this index, by position; the earliest row first."""
+        return {
+            at: fault.located.failure(self.place).through(self._places).at(first + at)
+            for at, fault in sorted(block.faults.items())
+        }
 
     def failure(self, program: Program, error: BaseException) -> Failure:
         located = program.locate(error)

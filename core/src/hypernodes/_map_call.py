@@ -21,6 +21,7 @@ from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._calls import Columns, ReadyRows, Wanted, not_a_row, row_runs
+from hypernodes._columns import Blocks, ListBlocks, ReadyBlocks, RowBlocks
 from hypernodes._engine import Feed
 from hypernodes._errors import GraphError, quoted
 from hypernodes._events import Callback, Listener
@@ -33,6 +34,7 @@ from hypernodes._scope import Scope, aopened, opened
 from hypernodes._task import Batch
 
 if TYPE_CHECKING:
+    from hypernodes._inline import Inline
     from hypernodes._watch import Watch
 
 __all__ = ["MapCall"]
@@ -102,7 +104,9 @@ class MapCall:
         results: list[Any] = []
         if self.columns is not None:
             prepared = self.first
-            if prepared.inline is not None and not prepared.inline.batch and not self.keeps_failures:
+            if prepared.inline is not None and prepared.inline.batch:
+                return self._collect_columns(prepared, prepared.inline)
+            if prepared.inline is not None and not self.keeps_failures:
                 prepared.inline.rows(self.columns.rows, results, self.given, self.columns.names, "columns")
                 names = self.wanted.names
                 return results if self.wanted.bare else dict(zip(names, columns_of(results, len(names)), strict=True))
@@ -114,6 +118,23 @@ class MapCall:
                     self.settled(result)
             results += found
         return self.shaped(results)
+
+    def _collect_columns(self, prepared: Prepared, inline: Inline) -> Any:
+        """The same for columns that run in blocks, which have columns already."""
+        lists: list[list[Any]] = [[] for _ in self.wanted.names]
+        for block, first, count in inline.blocks(self._column_blocks(prepared)):
+            if block.faults and not self.keeps_failures:
+                raise_failure(next(iter(inline.failures(block, first).values())))
+            for results, column in zip(lists, inline.columns(block, first, count), strict=True):
+                results += column
+        return lists[0] if self.wanted.bare else dict(zip(self.wanted.names, lists, strict=True))
+
+    def _column_blocks(self, prepared: Prepared) -> Blocks:
+        assert self.columns is not None
+        if self.columns.lists is not None:
+            return ListBlocks(self.columns.lists, prepared.names, self.given)
+        (_, rows, _), *_ = self._runs()
+        return RowBlocks(rows, len(prepared.names))
 
     def _collect_inline(self, results: list[Any]) -> bool:
         """Run rows in generated loops; False, with the results so far, where some other road must go on."""
@@ -166,7 +187,7 @@ class MapCall:
         """The shaped result or the `Failure` of each row, several at a time; `base` rows of this map came before."""
         with ExitStack() as stack:
             watch: Watch | None = None
-            for prepared, rows, steady in self._runs():
+            for prepared, rows, steady in self._ready_runs():
                 watch = self._watched_by(watch, prepared, stack)
                 count = 0
                 for results in self._run(prepared, rows, steady, ordered, base, watch):
@@ -197,7 +218,7 @@ class MapCall:
     def _run(
         self,
         prepared: Prepared,
-        rows: Iterator[tuple[Any, ...]],
+        rows: Iterator[tuple[Any, ...]] | Blocks,
         steady: Container[str] | None,
         ordered: bool,
         base: int,
@@ -205,9 +226,11 @@ class MapCall:
     ) -> Generator[list[Any], None, None]:
         """The results of rows that share one plan, several at a time; `base` is how many items came before them."""
         if prepared.inline is not None and prepared.inline.batch:
-            for results in prepared.inline.blocks(rows):
-                yield [_moved(result, base) if isinstance(result, Failure) else result for result in results]
+            source = rows if isinstance(rows, Blocks) else RowBlocks(rows, len(prepared.names))
+            for block, first, count in prepared.inline.blocks(source):
+                yield prepared.inline.results(block, base + first, count)
             return
+        assert not isinstance(rows, Blocks)
         if prepared.inline is not None:
             for result in prepared.inline.each(rows):
                 yield [_moved(result, base) if isinstance(result, Failure) else result]
@@ -294,8 +317,19 @@ class MapCall:
             finally:
                 await rows.close()
 
-    def _runs(self) -> Iterator[tuple[Prepared, Iterator[tuple[Any, ...]], Container[str] | None]]:
-        """The rows in runs that share one plan, as tuples in the order of the plan's inputs.
+    def _ready_runs(self) -> Iterator[tuple[Prepared, Iterator[tuple[Any, ...]] | Blocks, Container[str] | None]]:
+        """As `_runs`, with blocks where rows lie ready and the plan runs in blocks."""
+        items, read = self.items, 0
+        if self.columns is None and isinstance(items, list | tuple) and items:
+            prepared = self._prepare_row(0, tuple(items[0]))
+            if prepared.inline is not None and prepared.inline.batch:
+                ready = ReadyBlocks(items, prepared.names, self.given)
+                yield prepared, ready, None
+                read = ready.read
+        yield from self._runs(read)
+
+    def _runs(self, read: int = 0) -> Iterator[tuple[Prepared, Iterator[tuple[Any, ...]], Container[str] | None]]:
+        """The rows in runs that share one plan, as tuples in the order of the plan's inputs; `read` were read before.
 
         With each run goes which inputs nobody changes from row to row, as in a `Feed`.
         """
@@ -311,16 +345,16 @@ class MapCall:
             return
         assert isinstance(self.items, Iterable)
         shared, items = self.given, self.items
-        start = 0
         ready_made = isinstance(items, list | tuple)
-        if isinstance(items, list | tuple) and items and not shared:
+        if isinstance(items, list | tuple) and items and not shared and not read:
             # Rows that lie ready are read in blocks: 0.1 us each instead of 1 us.
             keys = tuple(items[0])
             prepared = self._prepare_row(0, keys)
             ready = ReadyRows(items, len(keys), prepared.names)
             yield prepared, itertools.chain.from_iterable(ready), None
-            start, items = ready.read, items[ready.read :]
-        for at, keys, rows in row_runs(self.name, items, start):
+            read = ready.read
+        rest = items[read:] if isinstance(items, list | tuple) else items
+        for at, keys, rows in row_runs(self.name, rest, read):
             prepared = self._prepare_row(at, keys)
             row_of = prepared.row
             found = (row_of({**shared, **row}) for row in rows) if shared else map(row_of, rows)

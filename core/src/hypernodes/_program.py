@@ -38,6 +38,7 @@ __all__ = [
     "is_async",
     "kept_call",
     "map_rows",
+    "mapped_lists",
     "recorded_call",
 ]
 
@@ -375,16 +376,7 @@ def map_rows(step: MapStep, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
 
     Raises `GraphError` (a ValueError) for a value that is no list of items, or for unequal lengths under zip.
     """
-    flow = flow_into(step, values)
-    columns: list[Any]
-    combinations: Iterator[tuple[Any, ...]]
-    if flow is not None:
-        columns, combinations = [flow], zip(flow)
-    else:
-        owner = " > ".join(step.path)
-        over = zip(step.mapped, step.names, strict=True)
-        columns = [as_items(values[at], f"{owner}: map_over {name!r}") for at, name in over]
-        combinations = check_lengths(columns, list(step.names), step.mode, owner)
+    columns, combinations = mapped_lists(step, values)
     if step.mode == "product" or step.span is not None:
         return _rows(step, list(values), combinations)
     # What the rows share repeats without end. This takes a quarter of what `_rows` takes for a row.
@@ -392,6 +384,18 @@ def map_rows(step: MapStep, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
     for at, column in zip(step.mapped, columns, strict=True):
         sources[at] = column
     return zip(*sources)  # noqa: B905
+
+
+def mapped_lists(step: MapStep, values: Sequence[Any]) -> tuple[list[Any], Iterator[tuple[Any, ...]]]:
+    """What a mapped step maps over, lists or the one `Flow`, and their combinations. Raises as `map_rows` does."""
+    flow = flow_into(step, values)
+    if flow is not None:
+        return [flow], zip(flow)
+    owner = " > ".join(step.path)
+    columns = [
+        as_items(values[at], f"{owner}: map_over {name!r}") for at, name in zip(step.mapped, step.names, strict=True)
+    ]
+    return columns, check_lengths(columns, list(step.names), step.mode, owner)
 
 
 def _rows(step: MapStep, base: list[Any], combinations: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:

@@ -9,7 +9,8 @@ from enum import Enum
 from typing import Any, Final, Literal, NamedTuple
 
 from hypernodes._answer import unpack
-from hypernodes._blocks import drive, run_block
+from hypernodes._batch_call import drive
+from hypernodes._blocks import run_block
 from hypernodes._clock import CLOCK
 from hypernodes._errors import ResourceError
 from hypernodes._failure import Failure
