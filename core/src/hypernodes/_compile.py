@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from hypernodes._clock import CLOCK, Clock
-from hypernodes._errors import GraphError, quoted
+from hypernodes._errors import GraphError, MissingInputError, quoted
 from hypernodes._gate import gates_of
 from hypernodes._graph import Graph, missing_inputs
 from hypernodes._nest import NestedPipeline
@@ -40,6 +40,7 @@ class Barred(NamedTuple):
     """A resource that nobody may ask for: what the user is told if somebody does."""
 
     why: str
+    kind: type[GraphError] = GraphError
 
 
 Named = int | Need | Barred
@@ -173,7 +174,7 @@ class _Compiler:
         self.places, self.settings = places, [root]
         self.levels: dict[tuple[str, ...], int] = {}
         # What is wrong with the resources that a node asks for: said if the node runs at all.
-        self.barred: dict[tuple[str, ...], str] = {}
+        self.barred: dict[tuple[str, ...], Barred] = {}
 
     def hears(self, pipeline: Planned) -> bool:
         """Whether any callback hears of this pipeline or one nested in it."""
@@ -234,6 +235,7 @@ class _Compiler:
         alike = {slot for slot, name in enumerate(given) if name in shared}
         names: dict[str, Named] = {**(needs or {}), **{name: slot for slot, name in enumerate(given)}}
         root = frame = _Frame(pipeline, path, setting, names)
+        self._provide(pipeline.graph, frame)
         self.levels[path] = setting
         laid: list[Step | _Mapped] = []
         if timed:
@@ -250,6 +252,8 @@ class _Compiler:
                 reads = {inner: frame.names[outer] for outer, inner in node.inner_names.items() if outer in frame.names}
                 # In this order: whoever watches finds the span in the last place.
                 reads |= {name: frame.names[name] for name in (SCOPE, CLOCK, SPAN) if name in frame.names}
+                around = {name: frame.names.get(name) for name in node.pipeline.graph.asked if name not in reads}
+                reads |= {name: found for name, found in around.items() if isinstance(found, Need | Barred)}
                 if node.map_over:
                     self._check_over(node, frame)
                     made = {}
@@ -262,11 +266,11 @@ class _Compiler:
                     self.levels[inner_path] = inner_setting
                     timed = self._starts_clock(inner_setting, frame.setting)
                     frame = _Frame(node.pipeline, inner_path, inner_setting, reads, frame, node)
+                    self._provide(node.pipeline.graph, frame)
                     if timed:
                         slots = self._start_clock(frame, laid, slots)
             elif isinstance(node, Resource):
-                if node.name not in frame.names:
-                    frame.names[node.name] = self._need(node, frame)
+                continue
             else:
                 assert isinstance(node, Node)
                 step = self._step(node, frame, slots, alike)
@@ -285,9 +289,9 @@ class _Compiler:
         wired = [(p.name, known[p.name]) for p in node.parameters if p.name in known]
         found = tuple([(name, at) for name, at in wired if isinstance(at, int)])
         needs = tuple([(name, at) for name, at in wired if isinstance(at, Need)])
-        why = next((at.why for _, at in wired if isinstance(at, Barred)), None) or _only_for_async(node, path, needs)
-        if why is not None:
-            self.barred[path] = why
+        barred = next((at for _, at in wired if isinstance(at, Barred)), None) or _only_for_async(node, path, needs)
+        if barred is not None:
+            self.barred[path] = barred
         lists = None
         if node.batching is not None:
             lists = node.batching.over([name for name, _ in found], {name for name, at in found if at in alike})
@@ -312,8 +316,14 @@ class _Compiler:
             gates=gates,
         )
 
+    def _provide(self, graph: Graph, frame: _Frame) -> None:
+        """Give their names to the resources of a pipeline, before anything else: so they reach all that is in it."""
+        for node in graph.order:
+            if isinstance(node, Resource) and node.name not in frame.names:
+                frame.names[node.name] = self._need(node, graph, frame)
+
     @staticmethod
-    def _need(resource: Resource, frame: _Frame) -> Need | Barred:
+    def _need(resource: Resource, graph: Graph, frame: _Frame) -> Need | Barred:
         """The resource with those that it needs itself; it is built before any item is there, from nothing else."""
         path = (*frame.path, resource.name)
         owner = f"resource '{' > '.join(path)}'"
@@ -329,7 +339,7 @@ class _Compiler:
                         f"make '{resource.name}' an async function or an async generator"
                     )
                 needs.append((name, found))
-            elif found is not None:
+            elif found is not None or name in graph.producers:
                 return Barred(
                     f"{owner} takes '{name}', which is an input or an output here and may differ from item to item, "
                     f"while a resource is built once for many of them; rename that parameter, or override "
@@ -338,7 +348,8 @@ class _Compiler:
             elif parameter.required:
                 return Barred(
                     f"{owner} takes '{name}', which nobody provides; give that parameter a default value, or make a "
-                    f"resource called '{name}'"
+                    f"resource called '{name}'",
+                    MissingInputError,
                 )
         return Need(resource, path, tuple(needs))
 
@@ -389,7 +400,8 @@ class _Compiler:
                 if needed.isdisjoint(step.writes):
                     continue
                 if step.path in self.barred and not step.is_clock:
-                    raise GraphError(self.barred[step.path])
+                    barred = self.barred[step.path]
+                    raise barred.kind(barred.why)
                 if step.is_clock:
                     step = timed.placed(step)
                 elif len(step.inputs) + len(step.needs) < len(step.node.parameters):
@@ -440,12 +452,12 @@ class _Compiler:
         )
 
 
-def _only_for_async(node: Node[..., Any], path: tuple[str, ...], needs: tuple[tuple[str, Need], ...]) -> str | None:
+def _only_for_async(node: Node[..., Any], path: tuple[str, ...], needs: tuple[tuple[str, Need], ...]) -> Barred | None:
     """What is wrong where a plain node asks for what is built on an event loop."""
     name = None if node.is_async else next((name for name, need in needs if need.resource.is_async), None)
     if name is None:
         return None
-    return (
+    return Barred(
         f"node '{' > '.join(path)}' is a plain function and takes the resource '{name}', which is built on an event "
         f"loop and only of use there; make the node an async function, or '{name}' a plain one"
     )

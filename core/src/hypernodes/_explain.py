@@ -12,7 +12,7 @@ from hypernodes._plan import HIDDEN, MapStep, Plan, Step
 
 __all__ = ["Explanation", "Placement", "explain"]
 
-_COLUMNS = ("node", "runs on", "chosen by", "reads", "makes", "timeout", "retries", "cache", "callbacks")
+_COLUMNS = ("node", "runs on", "chosen by", "reads", "makes", "timeout", "retries", "cache", "callbacks", "resources")
 _ALWAYS = 5
 """Columns that are shown even where nothing stands in them."""
 
@@ -25,7 +25,7 @@ class Placement:
     the shortest timeout, in seconds, of the pipelines around it, with the pipeline that chose it; `node_timeout` the
     node's own. `retries` is how often it is tried again, by the choice of `retries_chosen_by`: a pipeline, or itself.
     `cache` is what keeps its results, `""` where nothing does, and `callbacks` who hears of it; each with the pipeline
-    that chose it.
+    that chose it. `resources` are what it is given by name, each with the pipeline that provides it.
     """
 
     path: tuple[str, ...]
@@ -48,6 +48,7 @@ class Placement:
     node_timeout: float | None = None
     retries: int = 0
     retries_chosen_by: str = ""
+    resources: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def _placed(plan: Plan) -> Iterator[Placement]:
             cache_chosen_by=setting.cache_origin if kept else "",
             callbacks=tuple(_named(callback) for callback in setting.callbacks),
             callbacks_chosen_by=setting.callbacks_origin if setting.callbacks else "",
+            resources=tuple((name, need.provider) for name, need in step.needs),
         )
 
 
@@ -207,6 +209,7 @@ def _row(node: Placement) -> tuple[str, ...]:
         f"{node.retries} ({node.retries_chosen_by})" if node.retries else "",
         f"{node.cache} ({node.cache_chosen_by})" if node.cache else "",
         f"{', '.join(node.callbacks)} ({node.callbacks_chosen_by})" if node.callbacks else "",
+        ", ".join(f"{name} ({provider})" for name, provider in node.resources),
     )
 
 

@@ -25,11 +25,12 @@ class Graph:
 
     `order` holds the nodes so that each comes after what it reads; among those that could come next, the one
     listed first does. `inputs` are the names that no node makes; an input is required where any reader requires it.
-    `producers` says who makes each name; those that resources provide are no outputs.
+    `producers` says who makes each name; those that resources provide are no outputs, and `asked` are the names that
+    resources need and nobody here provides.
     Raises `DuplicateOutputError` and `CycleError`.
     """
 
-    __slots__ = ("inputs", "name", "nodes", "order", "outputs", "producers")
+    __slots__ = ("asked", "inputs", "name", "nodes", "order", "outputs", "producers")
 
     def __init__(self, name: str, nodes: Sequence[GraphNode]) -> None:
         self.name = name
@@ -37,12 +38,16 @@ class Graph:
         self.producers = _producers(name, self.nodes)
         self.outputs = tuple([name for name, at in self.producers.items() if not isinstance(self.nodes[at], Resource)])
         self.inputs = self._free_inputs()
+        taken = {p.name for node in self.nodes if isinstance(node, Resource) for p in node.parameters}
+        self.asked = tuple(sorted(taken.difference(self.producers)))
         self.order = self._sorted()
 
     def _free_inputs(self) -> dict[str, Parameter]:
         inputs: dict[str, Parameter] = {}
         producers = self.producers
         for node in self.nodes:
+            if isinstance(node, Resource):
+                continue  # built once for many items, it takes nothing that could differ between them
             for parameter in node.parameters:
                 name = parameter.name
                 if name in producers:

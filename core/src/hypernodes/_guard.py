@@ -39,6 +39,8 @@ def guarded(step: Step) -> Call:
     limited, scoped = step.clock is not None, step.scope is not None
     if isinstance(node, Clock) or not (limited or scoped or retry or node.timeout):
         return function_of(node)
+    if step.needs and not (limited or retry or node.timeout or step.gates):
+        return supplied(step.path, step.needs, function_of(node), is_async=node.is_async, alone=True)
     if limited or node.timeout is not None:
         call = _timed_async(node) if node.is_async else _timed(node)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from hypernodes._acquire import supplied
@@ -11,7 +10,7 @@ from hypernodes._failure import text_of
 from hypernodes._flow import function_of
 from hypernodes._node import Node
 from hypernodes._resource import Need
-from hypernodes._scope import Scope, opened
+from hypernodes._scope import opened
 
 __all__ = ["KeptCall"]
 
@@ -52,9 +51,9 @@ class KeptCall:
         node, inputs, needs = self._known()
         if not needs:
             return _called(node, function_of(node)(**inputs))
-        call = supplied((node.name,), needs, _without_hidden(node), is_async=node.is_async)
+        call = supplied((node.name,), needs, function_of(node), is_async=node.is_async, alone=True)
         with opened() as scope:
-            return _called(node, call(None, scope, **inputs))
+            return _called(node, call(scope, **inputs))
 
     def _known(self) -> tuple[Node[..., Any], dict[str, Any], Needs]:
         if self.lost or self._call is None:
@@ -74,17 +73,6 @@ class KeptCall:
 
     def __repr__(self) -> str:
         return "<the call of a node, kept>"
-
-
-def _without_hidden(node: Node[..., Any]) -> Callable[..., Any]:
-    func = function_of(node)
-    if node.is_async:
-
-        async def plain_async(deadline: None, scope: Scope, /, **inputs: Any) -> Any:
-            return await func(**inputs)
-
-        return plain_async
-    return lambda deadline, scope, /, **inputs: func(**inputs)
 
 
 def _called(node: Node[..., Any], value: Any) -> Any:
