@@ -135,7 +135,7 @@ def compile_plan(
         callbacks=own or (),
         callbacks_origin="" if own is None else pipeline.name,
         heard=watched or bool(own),
-    ).bounded_by(pipeline, pipeline.name)
+    ).bounded_by(pipeline, (pipeline.name,))
     places = [default_backend if pipeline.backend is None else pipeline.backend]
     compiler = _Compiler(places, root)
     names = tuple(given)
@@ -190,7 +190,7 @@ class _Compiler:
                     todo.append(node.pipeline)
         return False
 
-    def _setting(self, nest: NestedPipeline, around: int) -> int:
+    def _setting(self, nest: NestedPipeline, path: tuple[str, ...], around: int) -> int:
         """The setting of a nested pipeline: what it names, and the rest from the pipeline around it.
 
         For its place, inherited means stay here, explicit means go there. Equal backends are one place.
@@ -203,7 +203,7 @@ class _Compiler:
         if pipeline.callbacks is not None:
             heard = found.heard or bool(pipeline.callbacks)
             found = found._replace(callbacks=pipeline.callbacks, callbacks_origin=nest.name, heard=heard)
-        found = found.bounded_by(pipeline, nest.name)
+        found = found.bounded_by(pipeline, path)
         if found is self.settings[around]:
             return around
         self.settings.append(found)
@@ -262,7 +262,7 @@ class _Compiler:
                     laid.append(_Mapped(node, inner_path, frame.setting, reads, made))
                     self._bind(frame, {node.outer_names[inner]: slot for inner, slot in made.items()})
                 else:
-                    inner_setting = self._setting(node, frame.setting)
+                    inner_setting = self._setting(node, inner_path, frame.setting)
                     self.levels[inner_path] = inner_setting
                     timed = self._starts_clock(inner_setting, frame.setting)
                     frame = _Frame(node.pipeline, inner_path, inner_setting, reads, frame, node)
@@ -300,8 +300,8 @@ class _Compiler:
                     f"node '{' > '.join(path)}' takes batches, but nothing comes to it as a list of items: "
                     f"{quoted(name for name, _ in needs)} is given by a resource"
                 )
-        gates = gates_of(node, path, own, self.places[own.place])
-        hidden = [SCOPE] * bool(needs or gates) + [CLOCK] * (CLOCK in known) + [SPAN] * (own.heard and SPAN in known)
+        scoped = bool(needs or node.limit or node.resources)
+        hidden = [SCOPE] * scoped + [CLOCK] * (CLOCK in known) + [SPAN] * (own.heard and SPAN in known)
         return Step(
             node,
             path,
@@ -313,7 +313,6 @@ class _Compiler:
             own.keep_inputs,
             lists=lists,
             needs=needs,
-            gates=gates,
         )
 
     def _provide(self, graph: Graph, frame: _Frame) -> None:
@@ -408,6 +407,10 @@ class _Compiler:
                     have = {name for name, _ in (*step.reads, *step.needs)}
                     missing += [(step.path, p.name) for p in step.node.parameters if p.required and p.name not in have]
                 needed.update(slot for _, slot in step.reads)
+                if step.scope is not None:
+                    # Not before: what a call does not need may ask for what this machine does not have.
+                    own, place = self.settings[step.setting], self.places[step.place]
+                    step = step._replace(gates=gates_of(step.node, step.path, own, place))
                 kept.append(step)
                 timed.note(step)
             else:
@@ -429,7 +432,7 @@ class _Compiler:
 
     def _map_step(self, step: _Mapped, outputs: tuple[str, ...]) -> MapStep:
         nest = step.nest
-        setting = self._setting(nest, step.setting)
+        setting = self._setting(nest, step.path, step.setting)
         timed = self._starts_clock(setting, step.setting)
         over = [nest.inner_names[outer] for outer in nest.map_over]
         shared = set(step.reads).difference(over)

@@ -12,6 +12,7 @@ from hypernodes._acquire import supplied
 from hypernodes._clock import Clock, Deadline
 from hypernodes._errors import NodeTimeoutError
 from hypernodes._flow import function_of
+from hypernodes._gated import gated
 from hypernodes._limits import Retry
 from hypernodes._node import Node
 from hypernodes._plan import Step
@@ -59,7 +60,10 @@ def _in_scope(step: Step, call: Call) -> Call:
 
     Each of these layers is made here, and only for a step that has use for it.
     """
-    return _without_scope(step.node, call)
+    call = _without_scope(step.node, call)
+    if step.gates:
+        call = gated(step.gates, step.node.name, call, is_async=step.node.is_async)
+    return call
 
 
 def _without_scope(node: Node[..., Any], call: Call) -> Call:

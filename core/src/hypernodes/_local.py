@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from hypernodes._backend import Backend, Session, engine_of, engine_spec_of, pair
+from hypernodes._demand import Demand, demand_of
 from hypernodes._engine import Engine
+from hypernodes._machine import machine
 from hypernodes._names import CORE_ENGINES
+from hypernodes._quota import quotas_of
 
-__all__ = ["LocalBackend", "core_engine"]
+__all__ = ["LocalBackend", "core_engine", "shares_memory"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,10 @@ class LocalBackend(Backend):
     With neither, everything runs one after another; `"parallel"` without an engine means processes. `max_workers`
     bounds node x map x nesting together; without it there is one worker for each core, four more than cores for
     threads, and 100 awaited at once for `"async"`.
+
+    `limits` declares limits by name, as a pipeline does, for nodes whose pipelines declare none of that name.
+    `resources` says what nodes may use together where this machine's own CPUs, GPUs and memory do not count:
+    `{"gpus": 2, "memory": "16GB"}`.
     """
 
     name: ClassVar[str] = "local"
@@ -30,9 +38,26 @@ class LocalBackend(Backend):
     node_execution: str | None = None
     map_execution: str | None = None
     max_workers: int | None = None
+    # A dict has no hash; backends that differ in it are still told apart.
+    limits: Mapping[str, Any] | None = field(default=None, hash=False)
+    resources: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
+        if self.limits is not None:
+            quotas_of("LocalBackend", self.limits)
+            object.__setattr__(self, "limits", dict(self.limits))
+        if self.resources is not None:
+            demand_of("LocalBackend", self.resources)
+            object.__setattr__(self, "resources", dict(self.resources))
         pair(self)
+
+    def capacity(self) -> Demand:
+        """What this machine has, where `resources` does not say otherwise."""
+        found = machine()
+        if self.resources is None:
+            return found
+        named = demand_of("LocalBackend", self.resources)._asdict()
+        return found._replace(**{kind: named[kind] for kind in self.resources})
 
     def open(self) -> Session:
         return _LocalSession(bool(getattr(engine_of(self), "warm", False)))
@@ -44,6 +69,11 @@ def core_engine(backend: Backend) -> str | None:
         return None
     target = engine_spec_of(backend).target
     return next((name for name, spec in CORE_ENGINES.items() if spec.target == target), None)
+
+
+def shares_memory(backend: Backend) -> bool:
+    """Whether its nodes run in this process."""
+    return isinstance(backend, LocalBackend) and engine_of(backend).shares_memory
 
 
 class _LocalSession(Session):

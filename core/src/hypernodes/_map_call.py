@@ -42,7 +42,8 @@ __all__ = ["MapCall"]
 
 class MapCall:
     """A checked call. `prepare` compiles the pipeline, called `name`, for the inputs that a row gives, and those among
-    them that all rows share.
+    them that all rows share. With `scoped` some nodes need or count something for the whole call; `meets` says then
+    whether processes have to meet for that.
     """
 
     def __init__(
@@ -57,11 +58,12 @@ class MapCall:
         columns: Columns | None = None,
         shared: dict[str, Any] | None = None,
         scoped: bool = False,
+        meets: Callable[[], bool] = bool,
     ) -> None:
         self.name, self.prepare, self.wanted, self.keeps_failures = name, prepare, want, keeps_failures
         self.columns, self.items, self.extra = columns, items, extra
         self.shared = columns.shared if columns is not None else shared or {}
-        self.scoped = scoped
+        self.scoped, self.meets = scoped, meets
         # What every row brings: the shared inputs, and while the call goes on what says which call it is.
         self.given = self.shared
         self.scope: Scope | None = None
@@ -79,7 +81,7 @@ class MapCall:
         if not self.scoped:
             yield
             return
-        with opened() as scope:
+        with opened(meets=self.meets()) as scope:
             self._begin(scope)
             yield
 
@@ -88,7 +90,7 @@ class MapCall:
         if not self.scoped:
             yield
             return
-        async with aopened() as scope:
+        async with aopened(meets=self.meets()) as scope:
             self._begin(scope)
             yield
 

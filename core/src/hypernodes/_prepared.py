@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,9 +29,15 @@ __all__ = ["Prepared"]
 
 
 class Prepared:
-    """A plan and the road it takes: inline where it runs one after another here, else through the hub."""
+    """A plan and the road it takes: inline where it runs one after another here, else through the hub.
 
-    def __init__(self, plan: Plan, want: Wanted, facts: Mapping[str, Any] | None = None) -> None:
+    `meets` says whether processes have to meet for what the call counts.
+    """
+
+    def __init__(
+        self, plan: Plan, want: Wanted, facts: Mapping[str, Any] | None = None, meets: Callable[[], bool] = bool
+    ) -> None:
+        self.meets = meets
         self.plan, self.wanted, self.facts = plan, want, facts or {}
         self.watched = plan.watched
         self.cached = any(setting.cache is not None for setting in plan.settings)
@@ -74,7 +80,7 @@ class Prepared:
         """Run once."""
         if not self.plan.scoped:
             return self._call(values, extra)
-        with opened() as scope:
+        with opened(meets=self.meets()) as scope:
             return self._call({**values, SCOPE: scope}, extra, scope)
 
     def _call(self, values: dict[str, Any], extra: Sequence[Callback | Listener], scope: Scope | None = None) -> Any:
@@ -107,7 +113,7 @@ class Prepared:
         """The same on the running event loop."""
         if not self.plan.scoped:
             return await self._acall(values, watch)
-        async with aopened() as scope:
+        async with aopened(meets=self.meets()) as scope:
             if watch is not None:
                 watch.belongs(scope)
             return await self._acall({**values, SCOPE: scope}, watch)

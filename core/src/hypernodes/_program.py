@@ -17,7 +17,7 @@ from operator import itemgetter
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, NoReturn
 
-from hypernodes import _acquire, _answer, _flow, _guard, _record
+from hypernodes import _acquire, _answer, _flow, _gated, _guard, _record
 from hypernodes._answer import as_single, unpack
 from hypernodes._errors import GraphError, a_kind, ends_call
 from hypernodes._failure import Located
@@ -49,7 +49,9 @@ LONGEST_DISPLAY = 15
 """Pairs up to which CPython builds a dict display in one go. A longer one is updated piece by piece: for 1000 pairs
 that takes 1.3 times as long as `dict(zip(...))`, and twice as long to compile."""
 
-_AROUND = frozenset({_answer.__file__, _acquire.__file__, _flow.__file__, _guard.__file__, _record.__file__})
+_AROUND = frozenset(
+    {each.__file__ for each in (_acquire, _answer, _flow, _gated, _guard, _record)},
+)
 """Where the frames between a program and the user's function are from."""
 
 Steps = Sequence[Step | MapStep]

@@ -19,6 +19,8 @@ from hypernodes._keep import Held, Keep
 __all__ = ["Scope", "aopened", "keep_of", "keeps_on", "opened"]
 
 _serials = count(1)
+_LOCKS = os.name == "posix"
+"""Windows has no `flock`; there every process counts for itself."""
 
 
 class Scope(NamedTuple):
@@ -35,37 +37,48 @@ _token = os.urandom(6).hex()
 
 
 @contextmanager
-def opened() -> Iterator[Scope]:
+def opened(*, meets: bool = False) -> Iterator[Scope]:
     """A scope for the length of one call. What it kept is closed at the end, however the call ends.
 
-    What could not be closed is raised where the call succeeded, and noted with the call's own error else.
+    What could not be closed is raised where the call succeeded, and noted with the call's own error else. With `meets`
+    the scope has a folder, where the system can lock files. Nobody but this user may look into the folder. It goes with
+    the call; a process that comes later finds none.
     """
-    scope, keep = _begin()
+    scope, keep = _begin(meets)
     try:
-        yield scope
-    except BaseException as error:
-        _failed(error, _end(scope, keep))
-        raise
-    else:
-        _raise(_end(scope, keep))
+        try:
+            yield scope
+        except BaseException as error:
+            _failed(error, _end(scope, keep))
+            raise
+        else:
+            _raise(_end(scope, keep))
+    finally:
+        _remove(scope.folder)
 
 
 @asynccontextmanager
-async def aopened() -> AsyncIterator[Scope]:
+async def aopened(*, meets: bool = False) -> AsyncIterator[Scope]:
     """The same on the running event loop, where what was built on it is closed, too."""
-    scope, keep = _begin()
+    scope, keep = _begin(meets)
     try:
-        yield scope
-    except BaseException as error:
-        _failed(error, await _aend(scope, keep))
-        raise
-    else:
-        _raise(await _aend(scope, keep))
+        try:
+            yield scope
+        except BaseException as error:
+            _failed(error, await _aend(scope, keep))
+            raise
+        else:
+            _raise(await _aend(scope, keep))
+    finally:
+        _remove(scope.folder)
 
 
-def _begin() -> tuple[Scope, Keep]:
-    scope = Scope(f"{_token}-{os.getpid():x}-{next(_serials):x}")
-    keep = _open[scope.run] = Keep()
+def _begin(meets: bool) -> tuple[Scope, Keep]:
+    run = f"{_token}-{os.getpid():x}-{next(_serials):x}"
+    scope = Scope(run, _folder(run) if meets and _LOCKS else "")
+    if scope.folder:
+        os.mkdir(scope.folder, 0o700)
+    keep = _open[run] = Keep()
     return scope, keep
 
 
@@ -109,6 +122,26 @@ def _raise(faults: list[BaseException]) -> None:
             if other is not first:
                 first.add_note(f"besides, {other}")
         raise first
+
+
+def _folder(run: str) -> str:
+    import tempfile  # 5 ms of importing, for what few calls need
+
+    return os.path.join(tempfile.gettempdir(), f"hypernodes-{run}")
+
+
+def _remove(folder: str) -> None:
+    """Remove the folder under another name, so that a worker on its way out cannot put a file into it meanwhile."""
+    if not folder:
+        return
+    import shutil
+
+    over = f"{folder}-over"
+    try:
+        os.rename(folder, over)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(over, ignore_errors=True)
 
 
 def keep_of(scope: Scope) -> Keep:
