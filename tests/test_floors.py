@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("_node", "_nest", "_types", "_graph", "_plan", "_compile", "_modes", "_guard", "_digest"),
         *("_digest_kinds", "_digest_arrays", "_digest_arrow", "_origin", "_held", "_bytecode", "_library"),
         *("_class_parts", "_code", "_tally", "_progress_lines", "_logging", "_clock", "_typetext", "_gate"),
-        *("_resource", "_answer", "_gated", "_counts", "_shared_counts", "_waiting"),
+        *("_resource", "_answer", "_gated", "_counts", "_shared_counts", "_waiting", "_flow"),
     ),
     (
         *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers", "_record", "_program"),
