@@ -10,7 +10,8 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pickle import PickleBuffer
 
 __all__ = [
@@ -41,6 +42,9 @@ _libc.madvise.restype = ctypes.c_int
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _HUGE = 4 * 1024 * 1024  # bytes from which NumPy asks for huge pages as well
+_LARGEST_SPARE = 32 * 1024 * 1024
+_MOST_SPARES = 2  # private memory that a process keeps for the next frames: 64 MB, what one direction's slots may take
+_spares: deque[tuple[int, int]] = deque()
 
 
 def aligned(size: int) -> int:
@@ -116,6 +120,10 @@ def copy_in(address: int, frames: Sequence[Flat]) -> None:
 
 def copy_out(address: int, size: int) -> memoryview:
     """A copy of the bytes there, writable, and the caller's alone. Raises `OSError`."""
+    spare = _take_spare(size)
+    if spare is not None:
+        ctypes.memmove(spare[0], address, size)
+        return _owned(*spare, _keep_spare)[:size]
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     target = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
     if target == _MAP_FAILED:
@@ -123,13 +131,32 @@ def copy_out(address: int, size: int) -> memoryview:
     if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
         _libc.madvise(target, size, mmap.MADV_HUGEPAGE)
     ctypes.memmove(target, address, size)
-    return _owned(target, size)
+    return _owned(target, size, _keep_spare)
 
 
-def _owned(address: int, size: int) -> memoryview:
-    """A view of a mapping that ends when nothing looks into it any more."""
+def _take_spare(size: int) -> tuple[int, int] | None:
+    for _ in range(len(_spares)):
+        try:
+            spare = _spares.popleft()  # in one step, as finalizers run in any thread
+        except IndexError:
+            return None
+        if size <= spare[1] <= 2 * size:
+            return spare
+        unmap(*spare)
+    return None
+
+
+def _keep_spare(address: int, size: int) -> None:
+    if _HUGE <= size <= _LARGEST_SPARE and len(_spares) < _MOST_SPARES:
+        _spares.append((address, size))
+    else:
+        unmap(address, size)
+
+
+def _owned(address: int, size: int, end: Callable[[int, int], object] = unmap) -> memoryview:
+    """A view of a mapping that is passed to `end` when nothing looks into it any more."""
     block = (ctypes.c_ubyte * size).from_address(address)
-    ending = weakref.finalize(block, _libc.munmap, address, size)
+    ending = weakref.finalize(block, end, address, size)
     ending.atexit = False  # arrays may still be read while the interpreter ends
     return PickleBuffer(block).raw()
 
