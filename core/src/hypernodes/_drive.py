@@ -119,8 +119,10 @@ def drive(scheduler: Dispatcher, feed: Feed, port: Port, *, in_flight: int) -> I
                     continue
                 sending = False
                 future.add_done_callback(landed(dispatch.id))
+            news = refused
             while not arrivals.empty():
                 land(arrivals.get())
+                news = True
             batches = scheduler.batches()
             if batches:
                 yield from batches
@@ -128,8 +130,8 @@ def drive(scheduler: Dispatcher, feed: Feed, port: Port, *, in_flight: int) -> I
                     stopped_after = feed.stopped_after
                     _stop(scheduler, flying, stopped_after)
                 continue
-            if refused:
-                continue
+            if news:
+                continue  # there may be something to send now
             if feed.ended and not flying and scheduler.idle:
                 break
             land(arrivals.get())
