@@ -195,7 +195,7 @@ async def _had_async(keep: Keep, part: _Part, scope: Scope, path: tuple[str, ...
             else:
                 value, aclose = await thing, None
         if aclose is None:
-            keep.put(own, Held(value, _nothing))
+            keep.put(own, Held(value, _nothing, loop))
         else:
             keep.put(own, Held(value, partial(_close_on, loop, aclose), loop, aclose))
 
