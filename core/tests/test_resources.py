@@ -732,6 +732,27 @@ def test_a_plain_resource_does_not_hold_up_the_loop_of_the_caller() -> None:
     assert asyncio.run(main()) == "built"
 
 
+def test_a_run_within_a_plain_node_needs_no_thread_of_the_run_around_it(diary: Diary) -> None:
+    inner = Pipeline([diary.plain("client", "c"), use_async])
+
+    @node(output_name="z")
+    def nested(x: int) -> Any:
+        return inner.run(x=x, output_name="y")
+
+    outer = Pipeline([nested], backend=LocalBackend(engine="async", max_workers=1))
+    assert outer.map(ITEMS[:2], output_name="z") == [(0, "c"), (1, "c")]
+
+
+def test_what_is_built_is_closed_when_ctrl_c_strikes_in_a_listener(diary: Diary) -> None:
+    def told(event: Any) -> None:
+        if event.kind == "resource" and event.phase == "start":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline([diary.closing("model"), use], callbacks=[told]).run(x=1)
+    assert diary.take() == ["build model", "close model"]
+
+
 def test_a_plain_node_may_not_take_an_async_resource(diary: Diary) -> None:
     pipeline = Pipeline([diary.closing_async("model"), use], name="main")
     with pytest.raises(GraphError, match=r"node 'main > use' is a plain function and takes .* 'model'.*async"):
