@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from operator import is_
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from hypernodes._answer import columns_from
-from hypernodes._errors import NodeTimeoutError, PipelineTimeoutError, ends_call
+from hypernodes._batch_call import batches, call_batch, call_batch_plainly, drive
 from hypernodes._failure import Located
+from hypernodes._flow import FromAbove, flow_into
 from hypernodes._layout import Batched, Fan, Layout, Loop, lay_out
-from hypernodes._plan import MapStep, Step
-from hypernodes._program import begin_in_function, columns_of, kept_call, mapped_lists, with_index
-from hypernodes._record import RecordedBatch, below, is_stopped
+from hypernodes._plan import MapStep
+from hypernodes._program import columns_of, kept_call, mapped_lists, with_index
+from hypernodes._record import below, is_stopped
 
-__all__ = ["Block", "drive", "fan_call", "run_block"]
-
-T = TypeVar("T")
+__all__ = ["Block", "fan_call", "run_block"]
 
 
 class Fault(NamedTuple):
@@ -73,15 +70,6 @@ class _Open:
         if self.layout.flavour == "sync":
             return isinstance(error, KeyboardInterrupt)
         return is_stopped(error)
-
-
-def drive(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    raise AssertionError("plain nodes wait for nothing")
 
 
 async def run_block(layout: Layout, columns: Sequence[list[Any]], count: int, *, salvages: bool = False) -> Block:
@@ -146,136 +134,17 @@ async def _batched(part: Batched, block: _Open) -> None:
     shared = [block.columns[slot] for name, slot in step.inputs if name not in step.lists]
     made: list[list[Any]] = [[] for _ in step.writes]
     failed: dict[int, BaseException] = {}
-    for rows in _batches(block.count, batching.size, shared):
+    for rows in batches(block.count, batching.size, shared):
         if block.layout.in_thread is not None and not step.node.is_async:
-            await block.layout.in_thread(_driven, part, block, rows, made, failed)
+            await block.layout.in_thread(call_batch_plainly, part, block.columns, rows, made, failed)
         else:
-            await _one_batch(part, block, rows, made, failed)
+            await call_batch(part, block.columns, rows, made, failed)
     faults = {}
     for at, error in failed.items():
         kept = kept_call(step, {name: block.columns[slot][at] for name, slot in step.inputs}) if step.keeps else None
         faults[at] = Fault(Located(error, step.path, (None,) * len(step.path), part.at, kept), {})
     block.drop(faults)
     block.columns.update(zip(step.writes, made, strict=True))
-
-
-def _batches(count: int, size: int, shared: Sequence[Sequence[Any]]) -> Iterator[range]:
-    """The rows of each batch: as many as fit, with the same value in each of the shared columns."""
-    start = 0
-    for edge in (*sorted({at for column in shared for at in _changes(column)}), count):
-        for at in range(start, edge, size):
-            yield range(at, min(at + size, edge))
-        start = edge
-
-
-def _changes(column: Sequence[Any]) -> list[int]:
-    """Where a column has another value than just before."""
-    if all(map(is_, column, itertools.repeat(column[0]))):
-        return []
-    return [at for at, (before, now) in enumerate(itertools.pairwise(column), 1) if not _same(before, now)]
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether no function could tell the two apart."""
-    if one is other:
-        return True
-    if type(one) is not type(other):
-        return False
-    if type(one) is float:
-        return bool(one.hex() == other.hex())  # 0.0 and -0.0 are equal, but not the same
-    return type(one) in (str, int, bool, bytes) and one == other
-
-
-async def _one_batch(
-    part: Batched, block: _Open, rows: range, made: list[list[Any]], failed: dict[int, BaseException]
-) -> None:
-    """Call the node for a batch, and again for its halves where it raised; each row ends in `made` or in `failed`."""
-    step, node = part.step, part.step.node
-    spans = None if step.span is None else block.columns[step.span][rows.start : rows.stop]
-    recorded = None if spans is None else RecordedBatch(step.path, spans)
-    own: dict[int, BaseException] = {}
-    todo: list[Sequence[int]] = [rows if step.clock is None else _in_time(step, block, rows, own)]
-    while todo:
-        batch = todo.pop()
-        if not batch:
-            continue
-        called = False
-        try:
-            value = part.call(*_hidden(step, block, batch), **_arguments(step, block, batch))
-            if node.is_async:
-                value = await value
-            called = True
-            columns = columns_from(value, node, len(batch))
-        except BaseException as error:
-            if ends_call(error) or (is_stopped(error) if node.is_async else isinstance(error, KeyboardInterrupt)):
-                if recorded is not None:
-                    recorded.end({}, error)
-                raise
-            if not called and len(batch) > 1 and _may_halve(node, error):
-                middle = len(batch) // 2
-                todo += [batch[middle:], batch[:middle]]
-                continue
-            if error.__traceback__ is not None:
-                begin_in_function(error, error.__traceback__)
-            own.update(dict.fromkeys(batch, error))
-            continue
-        for all_made, column in zip(made, columns, strict=True):
-            all_made += column
-    if recorded is not None:
-        recorded.end({at - rows.start: error for at, error in own.items()})
-    failed |= own
-
-
-def _driven(*arguments: Any) -> None:
-    drive(_one_batch(*arguments))
-
-
-def _may_halve(node: Any, error: BaseException) -> bool:
-    """Whether an item of the batch may be at fault; one that runs out of time says nothing of its items."""
-    return bool(node.batching.isolate) and not isinstance(error, NodeTimeoutError | PipelineTimeoutError)
-
-
-def _in_time(step: Step, block: _Open, rows: range, failed: dict[int, BaseException]) -> list[int]:
-    """The rows that have time left; the others fail."""
-    assert step.clock is not None
-    deadlines, found = block.columns[step.clock], []
-    for at in rows:
-        try:
-            deadlines[at].left(step.node.name)
-            found.append(at)
-        except PipelineTimeoutError as error:
-            failed[at] = error
-    return found
-
-
-def _hidden(step: Step, block: _Open, batch: Sequence[int]) -> list[Any]:
-    """The deadline that comes first, and the scope, which is the same for all rows of a call."""
-    hidden: list[Any] = []
-    if step.clock is not None:
-        deadlines = block.columns[step.clock]
-        hidden.append(min([deadlines[at] for at in batch], key=_when))
-    if step.scope is not None:
-        hidden.append(block.columns[step.scope][batch[0]])
-    return hidden
-
-
-def _when(deadline: Any) -> float:
-    return deadline.at  # type: ignore[no-any-return]
-
-
-def _arguments(step: Step, block: _Open, batch: Sequence[int]) -> dict[str, Any]:
-    """A fresh list for each parameter that takes one, and the value that all rows of the batch have for the others."""
-    assert step.lists is not None
-    arguments: dict[str, Any] = {}
-    for name, slot in step.inputs:
-        column = block.columns[slot]
-        if name not in step.lists:
-            arguments[name] = column[batch[0]]
-        elif isinstance(batch, range):
-            arguments[name] = column[batch.start : batch.stop]
-        else:
-            arguments[name] = [column[at] for at in batch]
-    return arguments
 
 
 class _Inner:
@@ -285,8 +154,9 @@ class _Inner:
         lists, combinations = mapped_lists(step, values)
         self.step, self.values, self.taken = step, values, 0
         self.lists = dict(zip(step.mapped, lists, strict=True))
-        # All pairs are too many to lie in lists.
-        self.pairs = combinations if step.mode == "product" else None
+        self.flow = flow_into(step, values)
+        # All pairs are too many to lie in lists, and what flows is not there yet.
+        self.pairs = combinations if step.mode == "product" or self.flow is not None else None
 
     def take(self, most: int) -> list[list[Any]]:
         """A column for each inner input, of the next rows, `most` at most."""
@@ -342,17 +212,30 @@ async def _fan(part: Fan, block: _Open) -> None:
                 raise
             faults[at] = Fault(Located(error, step.path, (None,) * len(step.path), part.at), {})
             continue
-        while at not in faults:
-            first, start = inner.taken, count
-            taken = inner.take(part.rows - count)
-            count += inner.taken - first
-            if count > start:
-                runs.append((at, first, start))
-                for column, more in zip(columns, taken, strict=True):
-                    column += more
-            if count < part.rows:
-                break
-            await work_off()
+        try:
+            while at not in faults:
+                first, start = inner.taken, count
+                taken = inner.take(part.rows - count)
+                count += inner.taken - first
+                if count > start:
+                    runs.append((at, first, start))
+                    for column, more in zip(columns, taken, strict=True):
+                        column += more
+                if count < part.rows:
+                    break
+                await work_off()
+            if inner.flow is not None:
+                # Where a row failed, the generator may still: its step is the earlier one.
+                inner.flow.drain()
+        except FromAbove as error:
+            if part.above is None:
+                raise
+            faults[at] = Fault(error.located(part.above, part.at - 1), {})
+        except BaseException:
+            # A row that fails raises nothing here: this stops everything.
+            if inner.flow is not None:
+                inner.flow.stop()
+            raise
     if count:
         await work_off()
     block.drop(faults)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from hypernodes._clock import CLOCK, Clock
-from hypernodes._errors import GraphError, MissingInputError
+from hypernodes._errors import GraphError, MissingInputError, quoted
 from hypernodes._gate import gates_of
 from hypernodes._graph import Graph, missing_inputs
 from hypernodes._nest import NestedPipeline
@@ -311,6 +311,12 @@ class _Compiler:
         if node.batching is not None:
             items = [(name, at) for name, at in found if name not in frame.provided]
             lists = node.batching.over([name for name, _ in items], {name for name, at in items if at in alike})
+            if not lists and len(items) < len(wired):
+                given = [name for name, at in wired if (name, at) not in items]
+                raise GraphError(
+                    f"node '{' > '.join(path)}' takes batches, but nothing comes to it as a list of items: "
+                    f"{quoted(given)} is given by a resource"
+                )
         scoped = bool(needs or node.limit or node.resources)
         hidden = [SCOPE] * scoped + [CLOCK] * (CLOCK in known) + [SPAN] * (own.heard and SPAN in known)
         return Step(

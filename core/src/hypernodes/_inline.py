@@ -7,7 +7,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from hypernodes._blocks import Block, drive, run_block
+from hypernodes._batch_call import drive
+from hypernodes._blocks import Block, run_block
 from hypernodes._calls import Wanted
 from hypernodes._columns import Blocks
 from hypernodes._errors import ResourceError

@@ -23,6 +23,7 @@ R = TypeVar("R")
 
 _CO_VARARGS, _CO_VARKEYWORDS = inspect.CO_VARARGS, inspect.CO_VARKEYWORDS
 _CO_COROUTINE, _CO_ASYNC_GENERATOR = inspect.CO_COROUTINE, inspect.CO_ASYNC_GENERATOR
+_CO_GENERATORS = inspect.CO_GENERATOR | _CO_ASYNC_GENERATOR
 
 
 class Parameter(NamedTuple):
@@ -46,8 +47,9 @@ class GraphNode(ABC):
 class Node(GraphNode, Generic[P, R]):
     """A function with named inputs and outputs. Calling it calls the function, unchanged.
 
-    Made by `@node`; immutable. `unpacks` says that the function returns one value for each output name. `retries` and
-    `retry_delay` are None where the node leaves them to its pipeline.
+    Made by `@node`; immutable. `unpacks` says that the function returns one value for each output name, `is_generator`
+    that it yields, so that the node's value is the list of what it yields. `retries` and `retry_delay` are None where
+    the node leaves them to its pipeline.
     """
 
     __slots__ = (
@@ -58,6 +60,7 @@ class Node(GraphNode, Generic[P, R]):
         "cache",
         "func",
         "is_async",
+        "is_generator",
         "isolate",
         "limit",
         "max_retry_delay",
@@ -106,7 +109,8 @@ class Node(GraphNode, Generic[P, R]):
         set_(self, "unpacks", isinstance(output_name, tuple))
         set_(self, "outputs", _outputs(own_name, output_name))
         set_(self, "parameters", parameters_of(f"node '{own_name}'", func))
-        set_(self, "is_async", _is_async(own_name, func))
+        set_(self, "is_async", _is_async(func))
+        set_(self, "is_generator", _is_generator(func))
         set_(self, "cache", cache)
         owner = f"node '{own_name}'"
         set_(self, "retries", None if retries is None else check_count(owner, "retries", retries))
@@ -117,6 +121,11 @@ class Node(GraphNode, Generic[P, R]):
         set_(self, "retry_on", check_kinds(owner, "retry_on", retry_on))
         set_(self, "retry_jitter", check_flag(owner, "retry_jitter", retry_jitter))
         set_(self, "timeout", None if timeout is None else check_seconds(owner, "timeout", timeout))
+        if self.is_generator and batch_size is not None:
+            raise NodeDefinitionError(
+                f"{owner} yields and has batch_size={batch_size!r}; a batch node returns one list, with a "
+                "value for each item of its batch: return that list, or leave batch_size out"
+            )
         required = {parameter.name: parameter.required for parameter in self.parameters}
         set_(self, "batching", batching_of(owner, func, required, batch_size, batch_over, isolate))
         set_(self, "batch_size", batch_size)
@@ -137,6 +146,7 @@ class Node(GraphNode, Generic[P, R]):
     parameters: tuple[Parameter, ...]
     unpacks: bool
     is_async: bool
+    is_generator: bool
     cache: bool
     retries: int | None
     retry_delay: float | None
@@ -264,6 +274,9 @@ def node(
     `resources` is what one call needs while it runs: `{"cpus": 2, "gpus": 1, "memory": "4GB"}`. `limit` names the
     limits, declared by a pipeline or a backend, that a call counts against.
 
+    The value of a function that yields is the list of what it yields; where one mapped nested pipeline alone takes it,
+    the items flow into that one by one.
+
     Sync functions and `async def` are both accepted; defaults and keyword-only parameters are honoured.
     Raises `NodeDefinitionError` for `*args`, `**kwargs`, positional-only parameters and unusable names or options.
     """
@@ -360,11 +373,20 @@ _REFUSED: dict[Any, str] = {
 }
 
 
-def _is_async(owner: str, func: Callable[..., Any]) -> bool:
-    code = getattr(func, "__code__", None)
-    if code is not None and code.co_flags & _CO_ASYNC_GENERATOR:
-        raise NodeDefinitionError(f"node '{owner}' is an async generator; return a list, or make it a coroutine")
+def _is_async(func: Callable[..., Any]) -> bool:
+    """Whether it is awaited, or as an async generator drawn with `async for`."""
     if type(func) is FunctionType:
         # A function is marked by its flags, or (`inspect.markcoroutinefunction`) by an attribute.
-        return bool(func.__code__.co_flags & _CO_COROUTINE) or bool(func.__dict__ and inspect.iscoroutinefunction(func))
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004
+        flagged = bool(func.__code__.co_flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR))
+        return flagged or bool(func.__dict__ and inspect.iscoroutinefunction(func))
+    called = getattr(func, "__call__", None)  # noqa: B004
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (func, called))
+
+
+def _is_generator(func: Callable[..., Any]) -> bool:
+    if type(func) is FunctionType:
+        flags = func.__code__.co_flags
+        # What `types.coroutine` makes of a generator is awaited.
+        return bool(flags & _CO_GENERATORS) and not flags & inspect.CO_ITERABLE_COROUTINE
+    called = getattr(func, "__call__", None)  # noqa: B004
+    return any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in (func, called))

@@ -7,6 +7,7 @@ from typing import Any
 from hypernodes._acquire import supplied
 from hypernodes._diagnose import culprit
 from hypernodes._failure import text_of
+from hypernodes._flow import function_of
 from hypernodes._node import Node
 from hypernodes._resource import Need
 from hypernodes._scope import opened
@@ -49,8 +50,8 @@ class KeptCall:
     def call(self) -> Any:
         node, inputs, needs = self._known()
         if not needs:
-            return _called(node, node.func(**inputs))
-        call = supplied((node.name,), needs, node.func, is_async=node.is_async, alone=True)
+            return _called(node, function_of(node)(**inputs))
+        call = supplied((node.name,), needs, function_of(node), is_async=node.is_async, alone=True)
         with opened() as scope:
             return _called(node, call(scope, **inputs))
 

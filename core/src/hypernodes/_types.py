@@ -56,6 +56,8 @@ def _output(node: GraphNode, name: str) -> Any:
         return _built(node)
     if not isinstance(node, Node):
         return _UNKNOWN
+    if node.is_generator:
+        return _UNKNOWN if node.unpacks else list
     hint = _hint(node.func, "return")
     if node.unpacks:
         parts = typing.get_args(hint)

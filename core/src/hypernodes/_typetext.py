@@ -77,10 +77,26 @@ def short(hint: Any) -> str:
 
 def _returned(node: Node[..., Any], name: str) -> str:
     hint = _annotations(node).get("return")
+    if node.is_generator:
+        return "" if node.unpacks or hint is None else listed(short(_yielded(hint)), 1) or "list"
     if not node.unpacks:
         return short(hint)
     parts = _parts(hint)
     return short(parts[node.outputs.index(name)]) if len(parts) == len(node.outputs) else ""
+
+
+def _yielded(hint: Any) -> Any:
+    """What the annotation of a generator, `Iterator[str]` say, tells of each item; None where it tells nothing."""
+    if not isinstance(hint, str):
+        return next(iter(typing.get_args(hint)), None)
+    try:
+        read = ast.parse(hint.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    if not isinstance(read, ast.Subscript):
+        return None
+    # Of `Generator[str, None, None]` the first.
+    return ast.unparse(read.slice.elts[0] if isinstance(read.slice, ast.Tuple) and read.slice.elts else read.slice)
 
 
 def _parts(hint: Any) -> Sequence[Any]:
