@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("_demand", "_scope", "_quota", "_machine", "_keep"),
     ),
     (
-        *("_node", "_nest", "_types", "_graph", "_plan", "_compile", "_modes", "_guard", "_digest"),
+        *("_node", "_nest", "_types", "_graph", "_plan", "_compile", "_modes", "_digest"),
         *("_digest_kinds", "_digest_arrays", "_digest_arrow", "_origin", "_held", "_bytecode", "_library"),
         *("_class_parts", "_code", "_tally", "_progress_lines", "_logging", "_clock", "_typetext", "_gate"),
         *("_resource", "_answer", "_gated", "_counts", "_shared_counts", "_waiting", "_flow"),
@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers", "_record", "_program"),
         *("_task", "_table", "_runs", "_supply", "_layout", "_blocks", "_columns", "_blueprint", "_ledger"),
         *("_lineup", "_strategy", "_loops", "_calls", "_bridge", "_diagnose", "_pickling", "_bytes_cache"),
-        *("_disk", "_memory", "_cache_address", "_replay", "_picture", "_batch_call", "_acquire"),
+        *("_disk", "_memory", "_cache_address", "_replay", "_picture", "_batch_call", "_acquire", "_guard"),
     ),
     ("_memo", "_engine", "_backend", "_places", "_hops"),
     (
