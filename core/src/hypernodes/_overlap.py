@@ -55,7 +55,7 @@ async def overlap(
     """
     pool = ThreadPool(limit, "hypernodes-async")
     token = _pool.set(pool)
-    plain = aside.set(in_thread)
+    plain = aside.set((asyncio.get_running_loop(), in_thread))
     done: list[Batch] = []
     news = asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()
