@@ -6,10 +6,10 @@ Nothing here recurses over nodes or nesting, except into plans of mapped pipelin
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hypernodes._clock import CLOCK, Clock
-from hypernodes._errors import GraphError, quoted
+from hypernodes._errors import GraphError, MissingInputError, quoted
 from hypernodes._gate import gates_of
 from hypernodes._graph import Graph, missing_inputs
 from hypernodes._nest import NestedPipeline
@@ -36,7 +36,14 @@ class Planned(Bounds, Protocol):
     def callbacks(self) -> tuple[Any, ...] | None: ...
 
 
-Named = int | Need
+class Barred(NamedTuple):
+    """A resource that nobody may ask for: what the user is told if somebody does."""
+
+    why: str
+    kind: type[GraphError] = GraphError
+
+
+Named = int | Need | Barred
 """What a name stands for: the slot of a value, or a resource."""
 
 
@@ -100,7 +107,7 @@ class _Mapped:
     ) -> None:
         self.nest, self.path, self.setting, self.slots = nest, path, setting, slots
         self.reads = {name: at for name, at in reads.items() if isinstance(at, int)}
-        self.needs = {name: need for name, need in reads.items() if isinstance(need, Need)}
+        self.needs = {name: need for name, need in reads.items() if not isinstance(need, int)}
 
 
 def compile_plan(
@@ -166,6 +173,8 @@ class _Compiler:
     def __init__(self, places: list[Any], root: Setting) -> None:
         self.places, self.settings = places, [root]
         self.levels: dict[tuple[str, ...], int] = {}
+        # What is wrong with the resources that a node asks for: said if the node runs at all.
+        self.barred: dict[tuple[str, ...], Barred] = {}
 
     def hears(self, pipeline: Planned) -> bool:
         """Whether any callback hears of this pipeline or one nested in it."""
@@ -216,7 +225,7 @@ class _Compiler:
         wanted: tuple[str, ...],
         timed: bool,
         shared: Container[str] = (),
-        needs: Mapping[str, Need] | None = None,
+        needs: Mapping[str, Need | Barred] | None = None,
     ) -> Plan:
         """The plan of one pipeline with those nested in it; `timed` says that a clock of its own starts with it.
 
@@ -226,6 +235,7 @@ class _Compiler:
         alike = {slot for slot, name in enumerate(given) if name in shared}
         names: dict[str, Named] = {**(needs or {}), **{name: slot for slot, name in enumerate(given)}}
         root = frame = _Frame(pipeline, path, setting, names)
+        self._provide(pipeline.graph, frame)
         self.levels[path] = setting
         laid: list[Step | _Mapped] = []
         if timed:
@@ -242,6 +252,8 @@ class _Compiler:
                 reads = {inner: frame.names[outer] for outer, inner in node.inner_names.items() if outer in frame.names}
                 # In this order: whoever watches finds the span in the last place.
                 reads |= {name: frame.names[name] for name in (SCOPE, CLOCK, SPAN) if name in frame.names}
+                around = {name: frame.names.get(name) for name in node.pipeline.graph.asked if name not in reads}
+                reads |= {name: found for name, found in around.items() if isinstance(found, Need | Barred)}
                 if node.map_over:
                     self._check_over(node, frame)
                     made = {}
@@ -254,10 +266,11 @@ class _Compiler:
                     self.levels[inner_path] = inner_setting
                     timed = self._starts_clock(inner_setting, frame.setting)
                     frame = _Frame(node.pipeline, inner_path, inner_setting, reads, frame, node)
+                    self._provide(node.pipeline.graph, frame)
                     if timed:
                         slots = self._start_clock(frame, laid, slots)
             elif isinstance(node, Resource):
-                frame.names.setdefault(node.name, self._need(node, frame))
+                continue
             else:
                 assert isinstance(node, Node)
                 step = self._step(node, frame, slots, alike)
@@ -276,6 +289,9 @@ class _Compiler:
         wired = [(p.name, known[p.name]) for p in node.parameters if p.name in known]
         found = tuple([(name, at) for name, at in wired if isinstance(at, int)])
         needs = tuple([(name, at) for name, at in wired if isinstance(at, Need)])
+        barred = next((at for _, at in wired if isinstance(at, Barred)), None) or _only_for_async(node, path, needs)
+        if barred is not None:
+            self.barred[path] = barred
         lists = None
         if node.batching is not None:
             lists = node.batching.over([name for name, _ in found], {name for name, at in found if at in alike})
@@ -299,26 +315,47 @@ class _Compiler:
             needs=needs,
         )
 
+    def _provide(self, graph: Graph, frame: _Frame) -> None:
+        """Give their names to the resources of a pipeline, before anything else: so they reach all that is in it."""
+        for node in graph.order:
+            if isinstance(node, Resource) and node.name not in frame.names:
+                frame.names[node.name] = self._need(node, graph, frame)
+
     @staticmethod
-    def _need(resource: Resource, frame: _Frame) -> Need:
+    def _need(resource: Resource, graph: Graph, frame: _Frame) -> Need | Barred:
         """The resource with those that it needs itself; it is built before any item is there, from nothing else."""
+        path = (*frame.path, resource.name)
+        owner = f"resource '{' > '.join(path)}'"
         needs = []
         for parameter in resource.parameters:
-            found = frame.names.get(parameter.name)
+            name, found = parameter.name, frame.names.get(parameter.name)
+            if isinstance(found, Barred):
+                return found
             if isinstance(found, Need):
-                needs.append((parameter.name, found))
-            elif parameter.required or found is not None:
-                raise GraphError(
-                    f"resource '{' > '.join((*frame.path, resource.name))}' takes '{parameter.name}', which is no "
-                    "resource; it is built once for many items, so give that parameter a default value, or make a "
-                    f"resource called '{parameter.name}'"
+                if found.resource.is_async and not resource.is_async:
+                    return Barred(
+                        f"{owner} takes '{name}', which is built on an event loop, and so only for async functions; "
+                        f"make '{resource.name}' an async function or an async generator"
+                    )
+                needs.append((name, found))
+            elif found is not None or name in graph.producers:
+                return Barred(
+                    f"{owner} takes '{name}', which is an input or an output here and may differ from item to item, "
+                    f"while a resource is built once for many of them; rename that parameter, or override "
+                    f"'{resource.name}' as well"
                 )
-        return Need(resource, tuple(needs))
+            elif parameter.required:
+                return Barred(
+                    f"{owner} takes '{name}', which nobody provides; give that parameter a default value, or make a "
+                    f"resource called '{name}'",
+                    MissingInputError,
+                )
+        return Need(resource, path, tuple(needs))
 
     @staticmethod
     def _check_over(nest: NestedPipeline, frame: _Frame) -> None:
         for outer in nest.map_over:
-            if isinstance(frame.names.get(outer), Need):
+            if isinstance(frame.names.get(outer), Need | Barred):
                 raise GraphError(
                     f"nested pipeline '{' > '.join((*frame.path, nest.name))}': map_over names '{outer}', which is a "
                     "resource here; it takes lists of items"
@@ -361,6 +398,9 @@ class _Compiler:
             if isinstance(step, Step):
                 if needed.isdisjoint(step.writes):
                     continue
+                if step.path in self.barred and not step.is_clock:
+                    barred = self.barred[step.path]
+                    raise barred.kind(barred.why)
                 if step.is_clock:
                     step = timed.placed(step)
                 elif len(step.inputs) + len(step.needs) < len(step.node.parameters):
@@ -413,6 +453,17 @@ class _Compiler:
             place=self.settings[step.setting].place,
             setting=setting,
         )
+
+
+def _only_for_async(node: Node[..., Any], path: tuple[str, ...], needs: tuple[tuple[str, Need], ...]) -> Barred | None:
+    """What is wrong where a plain node asks for what is built on an event loop."""
+    name = None if node.is_async else next((name for name, need in needs if need.resource.is_async), None)
+    if name is None:
+        return None
+    return Barred(
+        f"node '{' > '.join(path)}' is a plain function and takes the resource '{name}', which is built on an event "
+        f"loop and only of use there; make the node an async function, or '{name}' a plain one"
+    )
 
 
 def _slot(named: Named) -> int:

@@ -25,6 +25,7 @@ _COLUMNS = (
     "demands",
     "cache",
     "callbacks",
+    "resources",
 )
 _ALWAYS = 5
 """Columns that are shown even where nothing stands in them."""
@@ -39,7 +40,7 @@ class Placement:
     node's own. `retries` is how often it is tried again, by the choice of `retries_chosen_by`: a pipeline, or itself.
     `limits` are those it counts against, each with its rule and who declares it, `demand` is what it uses of the place.
     `cache` is what keeps its results, `""` where nothing does, and `callbacks` who hears of it; each with the pipeline
-    that chose it.
+    that chose it. `resources` are what it is given by name, each with the pipeline that provides it.
     """
 
     path: tuple[str, ...]
@@ -64,6 +65,7 @@ class Placement:
     retries_chosen_by: str = ""
     limits: tuple[str, ...] = ()
     demand: str = ""
+    resources: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def _placed(plan: Plan) -> Iterator[Placement]:
             cache_chosen_by=setting.cache_origin if kept else "",
             callbacks=tuple(_named(callback) for callback in setting.callbacks),
             callbacks_chosen_by=setting.callbacks_origin if setting.callbacks else "",
+            resources=tuple((name, need.provider) for name, need in step.needs),
         )
 
 
@@ -230,6 +233,7 @@ def _row(node: Placement) -> tuple[str, ...]:
         node.demand,
         f"{node.cache} ({node.cache_chosen_by})" if node.cache else "",
         f"{', '.join(node.callbacks)} ({node.callbacks_chosen_by})" if node.callbacks else "",
+        ", ".join(f"{name} ({provider})" for name, provider in node.resources),
     )
 
 

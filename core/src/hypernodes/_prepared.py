@@ -11,13 +11,13 @@ from hypernodes._backend import label
 from hypernodes._calls import Wanted, row_getter
 from hypernodes._engine import Feed
 from hypernodes._events import Callback, Listener
-from hypernodes._failure import Failure, raise_failure
+from hypernodes._failure import Failure, raise_failure, raise_if_it_ends
 from hypernodes._hops import places_of
 from hypernodes._inline import Inline
 from hypernodes._late import importing
 from hypernodes._local import core_engine
 from hypernodes._plan import SCOPE, SPAN, Plan
-from hypernodes._scope import opened
+from hypernodes._scope import Scope, aopened, opened
 from hypernodes._task import Batch
 
 if TYPE_CHECKING:
@@ -81,14 +81,15 @@ class Prepared:
         if not self.plan.scoped:
             return self._call(values, extra)
         with opened(meets=self.meets()) as scope:
-            return self._call({**values, SCOPE: scope}, extra)
+            return self._call({**values, SCOPE: scope}, extra, scope)
 
-    def _call(self, values: dict[str, Any], extra: Sequence[Callback | Listener]) -> Any:
+    def _call(self, values: dict[str, Any], extra: Sequence[Callback | Listener], scope: Scope | None = None) -> Any:
         if self.inline is not None:
             return self.inline.caller()(values)
         if not self.watched:
             return self._run(self.row(values), None)
         with self.watch("pipeline", extra=extra) as watch:
+            watch.belongs(scope)
             return self._run((*self.row(values), watch.span(0)), watch)
 
     def _run(self, row: tuple[Any, ...], watch: Watch | None) -> Any:
@@ -112,7 +113,9 @@ class Prepared:
         """The same on the running event loop."""
         if not self.plan.scoped:
             return await self._acall(values, watch)
-        with opened(meets=self.meets()) as scope:
+        async with aopened(meets=self.meets()) as scope:
+            if watch is not None:
+                watch.belongs(scope)
             return await self._acall({**values, SCOPE: scope}, watch)
 
     async def _acall(self, values: dict[str, Any], watch: Watch | None) -> Any:
@@ -135,7 +138,9 @@ class Prepared:
     def only(self, batch: Batch) -> Any:
         """The result of a run, which is a batch of one row; raises its failure."""
         if batch.failures:
-            raise_failure(self.home(batch.failures[0][0]))
+            failure = self.home(batch.failures[0][0])
+            raise_if_it_ends(failure)
+            raise_failure(failure)
         return self.wanted.shape(batch.values[0] or ())
 
     def batches(self, feed: Feed, watch: Watch | None = None, base: int = 0) -> Generator[Batch, None, None]:
