@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import signal
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -323,3 +324,14 @@ def test_1_000_plain_calls_with_coroutine_nodes_in_one_loop_never_wait_for_each_
         assert await asyncio.gather(*map(one, range(1_000))) == [2 * (x + 1) for x in range(1_000)]
 
     asyncio.run(main())
+
+
+def test_ctrl_c_while_a_mapped_pipeline_awaits_is_ctrl_c() -> None:
+    async def wait(x: int) -> int:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.Event().wait()
+        return x
+
+    inner = Pipeline([node(wait, output_name="waited")], name="inner")
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline([inner.as_node(map_over="x")]).run(x=[1, 2])

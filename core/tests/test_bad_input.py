@@ -354,7 +354,9 @@ MISTAKES: dict[str, Mistake] = {
     "node of no function": mistake(lambda: node(3), NodeDefinitionError, "3"),  # type: ignore[call-overload]
     "node of a node": mistake(lambda: node(clean_text), NodeDefinitionError, "'clean_text'", "already"),
     "lambda without a name": mistake(lambda: node(lambda x: x), NodeDefinitionError, "output_name="),
-    "async generator": mistake(lambda: node(generating), NodeDefinitionError, "'generating'", "generator"),
+    "generator as a batch node": mistake(
+        lambda: node(generating, batch_size=4), NodeDefinitionError, "'generating' yields", "batch_size=4"
+    ),
     "function whose parameters cannot be read": mistake(
         lambda: node(functools.reduce, output_name="x"), NodeDefinitionError, "'reduce'"
     ),

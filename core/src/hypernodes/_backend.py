@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hypernodes._demand import Demand
 from hypernodes._engine import Engine
 from hypernodes._errors import IncompatibleEngineError, quoted
 from hypernodes._modes import check_mode, default_engine, fill_modes
@@ -22,8 +23,9 @@ class Backend(ABC):
     """A frozen configuration of a place and its engine; equal backends are one place.
 
     Subclass it as a frozen dataclass with the fields `engine`, `node_execution`, `map_execution` and `max_workers`, and
-    call `pair(self)` in `__post_init__`; a field `map_strategy` lets users choose that too. Nothing is opened before the
-    first run that needs it.
+    call `pair(self)` in `__post_init__`. Nothing is opened before the first run that needs it. With a field
+    `map_strategy` users may choose that, too; a field `limits` declares limits by name, for nodes whose pipelines
+    declare none of that name.
     """
 
     name: ClassVar[str] = ""
@@ -35,10 +37,18 @@ class Backend(ABC):
     node_execution: str | None
     map_execution: str | None
     max_workers: int | None
+    limits: Mapping[str, Any] | None = None
 
     @abstractmethod
     def open(self) -> Session:
         """Make the place ready. Called on first need."""
+
+    def capacity(self) -> Demand | None:
+        """What all calls of nodes together may use at once; a call that needs more is refused before a run.
+
+        None where the place sees to that itself, or nobody knows: then nothing is bounded here.
+        """
+        return None
 
     @classmethod
     def spec(cls) -> BackendSpec:

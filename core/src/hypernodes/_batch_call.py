@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 
 from hypernodes._answer import columns_from
 from hypernodes._clock import Deadline
-from hypernodes._errors import BatchLengthError, NodeTimeoutError, OutputCountError, PipelineTimeoutError, PlaceError
+from hypernodes._errors import (
+    BatchLengthError,
+    NodeTimeoutError,
+    OutputCountError,
+    PipelineTimeoutError,
+    PlaceError,
+    ends_call,
+)
 from hypernodes._layout import Batched
 from hypernodes._node import Node
 from hypernodes._plan import Step
@@ -86,7 +93,7 @@ async def call_batch(
             called = True
             found = columns_from(value, node, len(batch))
         except BaseException as error:
-            if is_stopped(error) if node.is_async else isinstance(error, KeyboardInterrupt):
+            if ends_call(error) or (is_stopped(error) if node.is_async else isinstance(error, KeyboardInterrupt)):
                 if recorded is not None:
                     recorded.end({}, error)
                 raise

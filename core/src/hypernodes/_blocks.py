@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from hypernodes._batch_call import batches, call_batch, call_batch_plainly, drive
 from hypernodes._failure import Located
+from hypernodes._flow import FromAbove, flow_into
 from hypernodes._layout import Batched, Fan, Layout, Loop, lay_out
 from hypernodes._own_time import moments, on_own_time, own_times, spend
 from hypernodes._plan import MapStep
@@ -167,8 +168,9 @@ class _Inner:
         lists, combinations = mapped_lists(step, values)
         self.step, self.values, self.taken = step, values, 0
         self.lists = dict(zip(step.mapped, lists, strict=True))
-        # All pairs are too many to lie in lists.
-        self.pairs = combinations if step.mode == "product" else None
+        self.flow = flow_into(step, values)
+        # All pairs are too many to lie in lists, and what flows is not there yet.
+        self.pairs = combinations if step.mode == "product" or self.flow is not None else None
 
     def take(self, most: int) -> list[list[Any]]:
         """A column for each inner input, of the next rows, `most` at most."""
@@ -224,17 +226,30 @@ async def _fan(part: Fan, block: _Open) -> None:
                 raise
             faults[at] = Fault(Located(error, step.path, (None,) * len(step.path), part.at), {})
             continue
-        while at not in faults:
-            first, start = inner.taken, count
-            taken = inner.take(part.rows - count)
-            count += inner.taken - first
-            if count > start:
-                runs.append((at, first, start))
-                for column, more in zip(columns, taken, strict=True):
-                    column += more
-            if count < part.rows:
-                break
-            await work_off()
+        try:
+            while at not in faults:
+                first, start = inner.taken, count
+                taken = inner.take(part.rows - count)
+                count += inner.taken - first
+                if count > start:
+                    runs.append((at, first, start))
+                    for column, more in zip(columns, taken, strict=True):
+                        column += more
+                if count < part.rows:
+                    break
+                await work_off()
+            if inner.flow is not None:
+                # Where a row failed, the generator may still: its step is the earlier one.
+                inner.flow.drain()
+        except FromAbove as error:
+            if part.above is None:
+                raise
+            faults[at] = Fault(error.located(part.above, part.at - 1), {})
+        except BaseException:
+            # A row that fails raises nothing here: this stops everything.
+            if inner.flow is not None:
+                inner.flow.stop()
+            raise
     if count:
         await work_off()
     block.drop(faults)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import builtins
 import importlib
 import importlib.util
+import inspect
 import sys
 import types
 from collections import deque
@@ -31,8 +32,9 @@ from hypernodes._held import Held, held_by
 from hypernodes._library import told
 from hypernodes._node import Node
 from hypernodes._origin import Origin, origin_of_module
+from hypernodes._resource import Need, Resource
 
-__all__ = ["Code", "code_of", "follow_alone"]
+__all__ = ["Code", "code_of", "code_with", "follow_alone"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def code_of(func: Callable[..., Any]) -> Code:
     looked at anew with each call, bytecode is read once. Raises `UnkeyableError` naming what the function reaches that
     has no content that could be told, such as a lock or an open connection.
     """
-    func = func.func if isinstance(func, Node) else func
+    func = func.func if isinstance(func, Node | Resource) else func
     plain = isinstance(func, types.FunctionType)
     known = _codes.get(func) if plain else None
     if known is not None and all(map(Held.still, known[0])):
@@ -67,6 +69,31 @@ def code_of(func: Callable[..., Any]) -> Code:
         else:
             _codes[func] = (walk.held, code)
     return code
+
+
+def code_with(func: Callable[..., Any], needs: tuple[tuple[str, Need], ...], known: Code | None = None) -> Code:
+    """The code of a function together with that of the functions that build what it is given, each by its parameter.
+
+    `known` is what was found before: where nothing has changed since, it is given back as it is.
+    """
+    code = code_of(func)
+    if not needs:
+        return code
+    parts = dict(code.parts)
+    todo = [(f"resource '{name}'", need) for name, need in needs]
+    while todo:
+        label, need = todo.pop()
+        builder = need.resource.func
+        found = [code_of(builder)]
+        inner = inspect.unwrap(builder)
+        if inner is not builder:  # what `contextlib` made of a function of the user's is by itself a library's
+            found.append(code_of(inner))
+        own = sha256(b"".join([one.digest for one in found])).hexdigest()
+        parts[label] = own
+        todo += [(f"{label} > '{name}'", below) for name, below in need.needs]
+    if known is not None and known.parts == parts:
+        return known
+    return Code(sha256(encode(sorted(parts.items()), "code")).digest(), parts)
 
 
 _codes: WeakKeyDictionary[Any, tuple[list[Held], Code]] = WeakKeyDictionary()

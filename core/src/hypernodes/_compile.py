@@ -6,10 +6,10 @@ Nothing here recurses over nodes or nesting, except into plans of mapped pipelin
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hypernodes._clock import CLOCK, Clock
-from hypernodes._errors import GraphError, quoted
+from hypernodes._errors import GraphError, MissingInputError, quoted
 from hypernodes._gate import gates_of
 from hypernodes._graph import Graph, missing_inputs
 from hypernodes._nest import NestedPipeline
@@ -36,14 +36,21 @@ class Planned(Bounds, Protocol):
     def callbacks(self) -> tuple[Any, ...] | None: ...
 
 
-Named = int | Need
+class Barred(NamedTuple):
+    """A resource that nobody may ask for: what the user is told if somebody does."""
+
+    why: str
+    kind: type[GraphError] = GraphError
+
+
+Named = int | Need | Barred
 """What a name stands for: the slot of a value, or a resource."""
 
 
 class _Frame:
     """One pipeline while its nodes are being laid out."""
 
-    __slots__ = ("children", "names", "nest", "parent", "path", "setting")
+    __slots__ = ("children", "names", "nest", "parent", "path", "provided", "setting")
 
     def __init__(
         self,
@@ -57,6 +64,15 @@ class _Frame:
         self.children: Iterator[GraphNode] = iter(pipeline.graph.order)
         self.path, self.setting, self.names = path, setting, names
         self.parent, self.nest = parent, nest
+        # Names that stand for resources, or for what is given instead of one: a batch has one of each.
+        self.provided = {node.name for node in pipeline.graph.nodes if isinstance(node, Resource)}
+        if parent is not None and nest is not None:
+            self.provided |= _provided(nest, parent)
+
+
+def _provided(nest: NestedPipeline, frame: _Frame) -> set[str]:
+    """What a nested pipeline calls the resources that are around it."""
+    return {inner for outer, inner in nest.inner_names.items() if outer in frame.provided}
 
 
 class _Timed:
@@ -88,7 +104,7 @@ class _Timed:
 class _Mapped:
     """A mapped nested pipeline before its inner plan is known: which outputs are needed is found out first."""
 
-    __slots__ = ("needs", "nest", "path", "reads", "setting", "slots")
+    __slots__ = ("needs", "nest", "path", "provided", "reads", "setting", "slots")
 
     def __init__(
         self,
@@ -97,10 +113,12 @@ class _Mapped:
         setting: int,
         reads: dict[str, Named],
         slots: dict[str, int],
+        provided: set[str],
     ) -> None:
+        self.provided = provided
         self.nest, self.path, self.setting, self.slots = nest, path, setting, slots
         self.reads = {name: at for name, at in reads.items() if isinstance(at, int)}
-        self.needs = {name: need for name, need in reads.items() if isinstance(need, Need)}
+        self.needs = {name: need for name, need in reads.items() if not isinstance(need, int)}
 
 
 def compile_plan(
@@ -128,7 +146,7 @@ def compile_plan(
         callbacks=own or (),
         callbacks_origin="" if own is None else pipeline.name,
         heard=watched or bool(own),
-    ).bounded_by(pipeline, pipeline.name)
+    ).bounded_by(pipeline, (pipeline.name,))
     places = [default_backend if pipeline.backend is None else pipeline.backend]
     compiler = _Compiler(places, root)
     names = tuple(given)
@@ -166,6 +184,8 @@ class _Compiler:
     def __init__(self, places: list[Any], root: Setting) -> None:
         self.places, self.settings = places, [root]
         self.levels: dict[tuple[str, ...], int] = {}
+        # What is wrong with the resources that a node asks for: said if the node runs at all.
+        self.barred: dict[tuple[str, ...], Barred] = {}
 
     def hears(self, pipeline: Planned) -> bool:
         """Whether any callback hears of this pipeline or one nested in it."""
@@ -181,7 +201,7 @@ class _Compiler:
                     todo.append(node.pipeline)
         return False
 
-    def _setting(self, nest: NestedPipeline, around: int) -> int:
+    def _setting(self, nest: NestedPipeline, path: tuple[str, ...], around: int) -> int:
         """The setting of a nested pipeline: what it names, and the rest from the pipeline around it.
 
         For its place, inherited means stay here, explicit means go there. Equal backends are one place.
@@ -194,7 +214,7 @@ class _Compiler:
         if pipeline.callbacks is not None:
             heard = found.heard or bool(pipeline.callbacks)
             found = found._replace(callbacks=pipeline.callbacks, callbacks_origin=nest.name, heard=heard)
-        found = found.bounded_by(pipeline, nest.name)
+        found = found.bounded_by(pipeline, path)
         if found is self.settings[around]:
             return around
         self.settings.append(found)
@@ -216,16 +236,20 @@ class _Compiler:
         wanted: tuple[str, ...],
         timed: bool,
         shared: Container[str] = (),
-        needs: Mapping[str, Need] | None = None,
+        needs: Mapping[str, Need | Barred] | None = None,
+        provided: Iterable[str] = (),
     ) -> Plan:
         """The plan of one pipeline with those nested in it; `timed` says that a clock of its own starts with it.
 
-        `shared` are the inputs that all its items share, `needs` the resources that it has from around it.
+        `shared` are the inputs that all its items share, `needs` the resources that it has from around it,
+        and `provided` all names that stand for such, overridden or not.
         """
         slots = len(given)
         alike = {slot for slot, name in enumerate(given) if name in shared}
         names: dict[str, Named] = {**(needs or {}), **{name: slot for slot, name in enumerate(given)}}
         root = frame = _Frame(pipeline, path, setting, names)
+        frame.provided.update(provided)
+        self._provide(pipeline.graph, frame)
         self.levels[path] = setting
         laid: list[Step | _Mapped] = []
         if timed:
@@ -242,22 +266,26 @@ class _Compiler:
                 reads = {inner: frame.names[outer] for outer, inner in node.inner_names.items() if outer in frame.names}
                 # In this order: whoever watches finds the span in the last place.
                 reads |= {name: frame.names[name] for name in (SCOPE, CLOCK, SPAN) if name in frame.names}
+                around = {name: frame.names.get(name) for name in node.pipeline.graph.asked if name not in reads}
+                reads |= {name: found for name, found in around.items() if isinstance(found, Need | Barred)}
                 if node.map_over:
                     self._check_over(node, frame)
                     made = {}
                     for inner in node.outer_names:
                         made[inner], slots = slots, slots + 1
-                    laid.append(_Mapped(node, inner_path, frame.setting, reads, made))
+                    provided = _provided(node, frame)
+                    laid.append(_Mapped(node, inner_path, frame.setting, reads, made, provided))
                     self._bind(frame, {node.outer_names[inner]: slot for inner, slot in made.items()})
                 else:
-                    inner_setting = self._setting(node, frame.setting)
+                    inner_setting = self._setting(node, inner_path, frame.setting)
                     self.levels[inner_path] = inner_setting
                     timed = self._starts_clock(inner_setting, frame.setting)
                     frame = _Frame(node.pipeline, inner_path, inner_setting, reads, frame, node)
+                    self._provide(node.pipeline.graph, frame)
                     if timed:
                         slots = self._start_clock(frame, laid, slots)
             elif isinstance(node, Resource):
-                frame.names.setdefault(node.name, self._need(node, frame))
+                continue
             else:
                 assert isinstance(node, Node)
                 step = self._step(node, frame, slots, alike)
@@ -276,16 +304,21 @@ class _Compiler:
         wired = [(p.name, known[p.name]) for p in node.parameters if p.name in known]
         found = tuple([(name, at) for name, at in wired if isinstance(at, int)])
         needs = tuple([(name, at) for name, at in wired if isinstance(at, Need)])
+        barred = next((at for _, at in wired if isinstance(at, Barred)), None) or _only_for_async(node, path, needs)
+        if barred is not None:
+            self.barred[path] = barred
         lists = None
         if node.batching is not None:
-            lists = node.batching.over([name for name, _ in found], {name for name, at in found if at in alike})
-            if needs and not lists:
+            items = [(name, at) for name, at in found if name not in frame.provided]
+            lists = node.batching.over([name for name, _ in items], {name for name, at in items if at in alike})
+            if not lists and len(items) < len(wired):
+                given = [name for name, at in wired if (name, at) not in items]
                 raise GraphError(
                     f"node '{' > '.join(path)}' takes batches, but nothing comes to it as a list of items: "
-                    f"{quoted(name for name, _ in needs)} is given by a resource"
+                    f"{quoted(given)} is given by a resource"
                 )
-        gates = gates_of(node, path, own, self.places[own.place])
-        hidden = [SCOPE] * bool(needs or gates) + [CLOCK] * (CLOCK in known) + [SPAN] * (own.heard and SPAN in known)
+        scoped = bool(needs or node.limit or node.resources)
+        hidden = [SCOPE] * scoped + [CLOCK] * (CLOCK in known) + [SPAN] * (own.heard and SPAN in known)
         return Step(
             node,
             path,
@@ -297,29 +330,49 @@ class _Compiler:
             own.keep_inputs,
             lists=lists,
             needs=needs,
-            gates=gates,
         )
 
+    def _provide(self, graph: Graph, frame: _Frame) -> None:
+        """Give their names to the resources of a pipeline, before anything else: so they reach all that is in it."""
+        for node in graph.order:
+            if isinstance(node, Resource) and node.name not in frame.names:
+                frame.names[node.name] = self._need(node, graph, frame)
+
     @staticmethod
-    def _need(resource: Resource, frame: _Frame) -> Need:
+    def _need(resource: Resource, graph: Graph, frame: _Frame) -> Need | Barred:
         """The resource with those that it needs itself; it is built before any item is there, from nothing else."""
+        path = (*frame.path, resource.name)
+        owner = f"resource '{' > '.join(path)}'"
         needs = []
         for parameter in resource.parameters:
-            found = frame.names.get(parameter.name)
+            name, found = parameter.name, frame.names.get(parameter.name)
+            if isinstance(found, Barred):
+                return found
             if isinstance(found, Need):
-                needs.append((parameter.name, found))
-            elif parameter.required or found is not None:
-                raise GraphError(
-                    f"resource '{' > '.join((*frame.path, resource.name))}' takes '{parameter.name}', which is no "
-                    "resource; it is built once for many items, so give that parameter a default value, or make a "
-                    f"resource called '{parameter.name}'"
+                if found.resource.is_async and not resource.is_async:
+                    return Barred(
+                        f"{owner} takes '{name}', which is built on an event loop, and so only for async functions; "
+                        f"make '{resource.name}' an async function or an async generator"
+                    )
+                needs.append((name, found))
+            elif found is not None or name in graph.producers:
+                return Barred(
+                    f"{owner} takes '{name}', which is an input or an output here and may differ from item to item, "
+                    f"while a resource is built once for many of them; rename that parameter, or override "
+                    f"'{resource.name}' as well"
                 )
-        return Need(resource, tuple(needs))
+            elif parameter.required:
+                return Barred(
+                    f"{owner} takes '{name}', which nobody provides; give that parameter a default value, or make a "
+                    f"resource called '{name}'",
+                    MissingInputError,
+                )
+        return Need(resource, path, tuple(needs))
 
     @staticmethod
     def _check_over(nest: NestedPipeline, frame: _Frame) -> None:
         for outer in nest.map_over:
-            if isinstance(frame.names.get(outer), Need):
+            if isinstance(frame.names.get(outer), Need | Barred):
                 raise GraphError(
                     f"nested pipeline '{' > '.join((*frame.path, nest.name))}': map_over names '{outer}', which is a "
                     "resource here; it takes lists of items"
@@ -362,12 +415,19 @@ class _Compiler:
             if isinstance(step, Step):
                 if needed.isdisjoint(step.writes):
                     continue
+                if step.path in self.barred and not step.is_clock:
+                    barred = self.barred[step.path]
+                    raise barred.kind(barred.why)
                 if step.is_clock:
                     step = timed.placed(step)
                 elif len(step.inputs) + len(step.needs) < len(step.node.parameters):
                     have = {name for name, _ in (*step.reads, *step.needs)}
                     missing += [(step.path, p.name) for p in step.node.parameters if p.required and p.name not in have]
                 needed.update(slot for _, slot in step.reads)
+                if step.scope is not None:
+                    # Not before: what a call does not need may ask for what this machine does not have.
+                    own, place = self.settings[step.setting], self.places[step.place]
+                    step = step._replace(gates=gates_of(step.node, step.path, own, place))
                 kept.append(step)
                 timed.note(step)
             else:
@@ -389,11 +449,13 @@ class _Compiler:
 
     def _map_step(self, step: _Mapped, outputs: tuple[str, ...]) -> MapStep:
         nest = step.nest
-        setting = self._setting(nest, step.setting)
+        setting = self._setting(nest, step.path, step.setting)
         timed = self._starts_clock(setting, step.setting)
         over = [nest.inner_names[outer] for outer in nest.map_over]
         shared = set(step.reads).difference(over)
-        inner = self.plan(nest.pipeline, step.path, setting, tuple(step.reads), outputs, timed, shared, step.needs)
+        inner = self.plan(
+            nest.pipeline, step.path, setting, tuple(step.reads), outputs, timed, shared, step.needs, step.provided
+        )
         used = {slot for inner_step in inner.steps for slot in inner_step.sources}
         used.update(slot for _, slot in inner.outputs)
         # What only pruned nodes would read is not needed from outside either; mapped lists always set the rows.
@@ -410,6 +472,17 @@ class _Compiler:
             place=self.settings[step.setting].place,
             setting=setting,
         )
+
+
+def _only_for_async(node: Node[..., Any], path: tuple[str, ...], needs: tuple[tuple[str, Need], ...]) -> Barred | None:
+    """What is wrong where a plain node asks for what is built on an event loop."""
+    name = None if node.is_async else next((name for name, need in needs if need.resource.is_async), None)
+    if name is None:
+        return None
+    return Barred(
+        f"node '{' > '.join(path)}' is a plain function and takes the resource '{name}', which is built on an event "
+        f"loop and only of use there; make the node an async function, or '{name}' a plain one"
+    )
 
 
 def _slot(named: Named) -> int:

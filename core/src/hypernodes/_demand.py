@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from hypernodes._errors import NodeDefinitionError, did_you_mean, quoted
 
-__all__ = ["Demand", "checked_names", "demand_of", "size_in_bytes"]
+__all__ = ["Demand", "checked_names", "demand_of", "size_in_bytes", "told"]
 
 _KINDS = ("cpus", "gpus", "memory")
+_SCALES = ((12, "TB"), (9, "GB"), (6, "MB"), (3, "KB"))
 _UNITS = {"": 1, "b": 1} | {
     spelling: scale**power
     for power, letter in enumerate("kmgt", 1)
@@ -27,8 +28,15 @@ class Demand(NamedTuple):
     memory: int = 0
 
     def __str__(self) -> str:
-        told = [f"{self.cpus:g} CPUs"] * bool(self.cpus) + [f"{self.gpus:g} GPUs"] * bool(self.gpus)
-        return ", ".join(told + [f"{self.memory / 1e9:.3g} GB memory"] * bool(self.memory)) or "nothing"
+        return ", ".join(told(kind, amount) for kind, amount in self._asdict().items() if amount) or "nothing"
+
+
+def told(kind: str, amount: float) -> str:
+    """An amount of one kind as people say it: `1 GPU`, `0.5 CPUs`, `4 GB of memory`."""
+    if kind == "memory":
+        scale, unit = next(((10**power, unit) for power, unit in _SCALES if amount >= 10**power), (1, "bytes"))
+        return f"{amount / scale:.3g} {unit} of memory"
+    return f"{amount:,g} {kind[:-1].upper()}{'' if amount == 1 else 's'}"
 
 
 def demand_of(owner: str, resources: object) -> Demand:

@@ -15,6 +15,7 @@ from hypernodes._errors import GraphError
 from hypernodes._local import LocalBackend
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
+from hypernodes._resource import Resource
 from hypernodes._typetext import input_text, listed, output_text
 
 __all__ = ["Diagram", "DiagramCluster", "DiagramEdge", "DiagramNode", "diagram_of"]
@@ -22,7 +23,7 @@ __all__ = ["Diagram", "DiagramCluster", "DiagramEdge", "DiagramNode", "diagram_o
 
 @dataclass(frozen=True, slots=True)
 class DiagramNode:
-    """A box: an `"input"` of the pipeline, a `"node"`, or a `"nested"` pipeline that is not expanded.
+    """A box: an `"input"` of the pipeline, a `"node"`, a `"resource"`, or a `"nested"` pipeline that is not expanded.
 
     `path` is that of events and failures; `cluster` the id of the pipeline that it stands in. `outputs` are pairs of
     a name and a type's text, and `results` those names that no other box reads. An input has one output: itself.
@@ -205,7 +206,8 @@ class _Drawing:
         at = f"n{len(self.nodes)}"
         outputs = tuple((name, output_text(node, name)) for name in node.outputs)
         over = node.map_over if isinstance(node, NestedPipeline) else ()
-        self.nodes.append((_node if isinstance(node, Node) else _nested)(at, node, frame, outputs))
+        make = _nested if isinstance(node, NestedPipeline) else _resource if isinstance(node, Resource) else _node
+        self.nodes.append(make(at, node, frame, outputs))
         for parameter in node.parameters:
             value = frame.names.get(parameter.name)
             if value is None:
@@ -260,6 +262,20 @@ def _node(at: str, node: GraphNode, frame: _Frame, outputs: _Outputs) -> Diagram
     )
 
 
+def _resource(at: str, resource: GraphNode, frame: _Frame, outputs: _Outputs) -> DiagramNode:
+    assert isinstance(resource, Resource)
+    return DiagramNode(
+        id=at,
+        kind="resource",
+        label=resource.name,
+        path=(*frame.path, resource.name),
+        cluster=frame.cluster,
+        outputs=outputs,
+        doc=_first_line(resource.func.__doc__),
+        is_async=resource.is_async,
+    )
+
+
 def _nested(at: str, nest: GraphNode, frame: _Frame, outputs: _Outputs) -> DiagramNode:
     assert isinstance(nest, NestedPipeline)
     backend = nest.pipeline.backend
@@ -280,7 +296,7 @@ def _nested(at: str, nest: GraphNode, frame: _Frame, outputs: _Outputs) -> Diagr
 
 def _with_results(node: DiagramNode, read: set[tuple[str, str]]) -> DiagramNode:
     results = tuple(name for name, _ in node.outputs if (node.id, name) not in read)
-    return node if node.kind == "input" else replace(node, results=results)
+    return node if node.kind in ("input", "resource") else replace(node, results=results)
 
 
 def _first_line(doc: object) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from hypernodes._blueprint import Blueprint, blueprint_of
 from hypernodes._engine import Engine, Feed, Site, run_in_line
-from hypernodes._loops import is_loop_running, keeping_thread_loop
+from hypernodes._loops import is_loop_running, keeping_thread_loop, runner
 from hypernodes._overlap import DEFAULT_CONCURRENCY, overlap
 from hypernodes._strategy import chosen_strategy
 from hypernodes._task import Batch, Outcome, Stage
@@ -80,15 +79,15 @@ class AsyncEngine(Engine):
 def on_own_loop(batches: AsyncGenerator[list[Batch], None]) -> Iterator[Batch]:
     """The batches, from a loop of this generator's own."""
     assert not is_loop_running(), "the hub moves this to a thread of its own"
-    with asyncio.Runner() as runner:
+    with runner() as own:
         try:
             while True:
-                batch = runner.run(_next(batches))
+                batch = own.run(_next(batches))
                 if batch is None:
                     return
                 yield from batch
         finally:
-            runner.run(batches.aclose())
+            own.run(batches.aclose())
 
 
 async def _next(batches: AsyncGenerator[list[Batch], None]) -> list[Batch] | None:

@@ -19,6 +19,7 @@ HypernodesError
 ├── PipelineTimeoutError (TimeoutError)  a run of a pipeline took longer than the pipeline's `timeout`
 ├── PlaceError                       the place, not the user's code, failed
 │   ├── WorkerLostError
+│   ├── ResourceError
 │   ├── UnsendableError (TypeError)
 │   └── VersionMismatchError
 ├── RemoteError                      stands in for an exception that could not travel
@@ -146,7 +147,31 @@ class WorkerLostError(PlaceError):
 
 
 class ResourceError(PlaceError):
-    """A resource could not be built; `__cause__` holds what its function raised."""
+    """A resource could not be built, or not be closed; `__cause__` holds what its function raised.
+
+    `resource` and `pipeline` name it and the pipeline that provides it, `what` is `"built"` or `"closed"`, and `place`
+    says where, as far as that is known. `ends` is the call that it ends, empty when that call is over.
+    """
+
+    ends: str = ""
+
+    def __init__(self, resource: str, pipeline: str, what: str, reason: str, place: str = "") -> None:
+        super().__init__(resource, pipeline, what, reason, place)
+        self.resource, self.pipeline, self.what, self.reason, self.place = resource, pipeline, what, reason, place
+
+    def __str__(self) -> str:
+        where = f" on {self.place}" if self.place else ""
+        return f"resource '{self.resource}' (of {self.pipeline}) could not be {self.what}{where}: {self.reason}"
+
+    def at(self, place: str) -> ResourceError:
+        """The same error, which now knows where; the first to say so counts."""
+        self.place = self.place or place
+        return self
+
+
+def ends_call(error: BaseException) -> bool:
+    """Whether this is no failure of an item, but the end of the call that it came up in."""
+    return isinstance(error, ResourceError) and bool(error.ends)
 
 
 class UnsendableError(PlaceError, TypeError):

@@ -3,9 +3,10 @@
 The events of a call make a tree: a `pipeline` (one run) or a `map` at the root; below a map one `item` for each row;
 below those a `nested` for each nested pipeline, with an `item` for each row where it is mapped; at the leaves a `node`
 for each call of a function. `place` events stand below the root, one pair for each place that the call opened: it ends
-when the place is closed, or with the call where the place stays open for others. Every start comes after its parent's
-start and every end before its parent's end. A node taken from the cache starts and ends at once with the status
-`"cached"`. What had not come to its end when the call did ends with it, as `"stopped"`.
+when the place is closed, or with the call where the place stays open for others. So do `resource` events: one starts
+when a resource has been built for the call, in whatever process, and ends with the call. Every start comes after its
+parent's start and every end before its parent's end. A node taken from the cache starts and ends at once with the
+status `"cached"`. What had not come to its end when the call did ends with it, as `"stopped"`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "STATUSES", "Callback", "Event", "Listener", "Run"]
 
-KINDS = ("pipeline", "map", "item", "nested", "node", "place")
+KINDS = ("pipeline", "map", "item", "nested", "node", "place", "resource")
 STATUSES = ("ok", "error", "cached", "stopped")
 
 
@@ -33,7 +34,7 @@ class Event:
 
     At an end `seconds` is how long it took, or how long a place was open, and `status` one of `STATUSES`; `error` is
     the name of the exception's type, that of the earliest failing node where several nodes are in it. At the start of
-    a place `seconds` is how long it took to open.
+    a place `seconds` is how long it took to open, at the start of a resource how long it took to build.
     `place` says where a node ran (`"local:threaded"`) and `worker` which process and thread ran it. `total` is how many
     items a map has, where that is known when it starts. `failure` is the failure of an item, a pipeline or a map that
     ended in one; it is left out of the event's repr, since an exception's message may hold values.

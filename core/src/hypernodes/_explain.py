@@ -7,12 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypernodes._backend import Backend, engine_of, engine_spec_of, label
+from hypernodes._gate import limits_of
 from hypernodes._local import LocalBackend
 from hypernodes._plan import HIDDEN, MapStep, Plan, Step
 
 __all__ = ["Explanation", "Placement", "explain"]
 
-_COLUMNS = ("node", "runs on", "chosen by", "reads", "makes", "timeout", "retries", "cache", "callbacks")
+_COLUMNS = (
+    "node",
+    "runs on",
+    "chosen by",
+    "reads",
+    "makes",
+    "timeout",
+    "retries",
+    "limits",
+    "demands",
+    "cache",
+    "callbacks",
+    "resources",
+)
 _ALWAYS = 5
 """Columns that are shown even where nothing stands in them."""
 
@@ -24,8 +38,9 @@ class Placement:
     `chosen_by` is `""` where no pipeline named a backend. `mapped` counts the maps that the node is under. `timeout` is
     the shortest timeout, in seconds, of the pipelines around it, with the pipeline that chose it; `node_timeout` the
     node's own. `retries` is how often it is tried again, by the choice of `retries_chosen_by`: a pipeline, or itself.
+    `limits` are those it counts against, each with its rule and who declares it, `demand` is what it uses of the place.
     `cache` is what keeps its results, `""` where nothing does, and `callbacks` who hears of it; each with the pipeline
-    that chose it.
+    that chose it. `resources` are what it is given by name, each with the pipeline that provides it.
     """
 
     path: tuple[str, ...]
@@ -48,6 +63,9 @@ class Placement:
     node_timeout: float | None = None
     retries: int = 0
     retries_chosen_by: str = ""
+    resources: tuple[tuple[str, str], ...] = ()
+    limits: tuple[str, ...] = ()
+    demand: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,10 +151,16 @@ def _placed(plan: Plan) -> Iterator[Placement]:
             node_timeout=step.node.timeout,
             retries=step.retry.times if step.retry else 0,
             retries_chosen_by=setting.retries_origin if step.node.retries is None else step.node.name,
+            limits=tuple(
+                f"{quota.name}: {quota.rule} ({quota.origin})"
+                for quota in limits_of(step.node, step.path, setting, backend)
+            ),
+            demand=str(step.node.resources) if any(step.node.resources or ()) else "",
             cache=_named(setting.cache) if kept else "",
             cache_chosen_by=setting.cache_origin if kept else "",
             callbacks=tuple(_named(callback) for callback in setting.callbacks),
             callbacks_chosen_by=setting.callbacks_origin if setting.callbacks else "",
+            resources=tuple((name, need.provider) for name, need in step.needs),
         )
 
 
@@ -205,8 +229,11 @@ def _row(node: Placement) -> tuple[str, ...]:
         ", ".join(node.outputs),
         _bounds(node),
         f"{node.retries} ({node.retries_chosen_by})" if node.retries else "",
+        "; ".join(node.limits),
+        node.demand,
         f"{node.cache} ({node.cache_chosen_by})" if node.cache else "",
         f"{', '.join(node.callbacks)} ({node.callbacks_chosen_by})" if node.callbacks else "",
+        ", ".join(f"{name} ({provider})" for name, provider in node.resources),
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Protocol
 
-from hypernodes._errors import HypernodesError, RemoteError
+from hypernodes._errors import HypernodesError, RemoteError, ResourceError
 
-__all__ = ["Failure", "Located", "failure_of", "raise_failure"]
+__all__ = ["Failure", "Located", "failure_of", "raise_failure", "raise_if_it_ends"]
 
 _ATTRIBUTE = "__hypernodes_failure__"
 LONGEST_TEXT = 10_000
@@ -193,6 +193,12 @@ def raise_failure(failure: Failure) -> NoReturn:
         # An exception class may forbid new attributes; the notes are then all that is lost.
         raise error from error.__cause__
     raise error
+
+
+def raise_if_it_ends(failure: Failure) -> None:
+    """Raise what is no failure of an item but the end of the call, where an engine took it for one."""
+    if isinstance(failure.error, ResourceError) and failure.error.ends:
+        raise failure.error.at(failure.place)
 
 
 def failure_of(error: BaseException) -> Failure | None:

@@ -25,11 +25,12 @@ class Graph:
 
     `order` holds the nodes so that each comes after what it reads; among those that could come next, the one
     listed first does. `inputs` are the names that no node makes; an input is required where any reader requires it.
-    `producers` says who makes each name; those that resources provide are no outputs.
+    `producers` says who makes each name; those that resources provide are no outputs, and `asked` are the names that
+    resources need and nobody here provides.
     Raises `DuplicateOutputError` and `CycleError`.
     """
 
-    __slots__ = ("inputs", "name", "nodes", "order", "outputs", "producers")
+    __slots__ = ("asked", "inputs", "name", "nodes", "order", "outputs", "producers")
 
     def __init__(self, name: str, nodes: Sequence[GraphNode]) -> None:
         self.name = name
@@ -37,12 +38,16 @@ class Graph:
         self.producers = _producers(name, self.nodes)
         self.outputs = tuple([name for name, at in self.producers.items() if not isinstance(self.nodes[at], Resource)])
         self.inputs = self._free_inputs()
+        taken = {p.name for node in self.nodes if isinstance(node, Resource) for p in node.parameters}
+        self.asked = tuple(sorted(taken.difference(self.producers)))
         self.order = self._sorted()
 
     def _free_inputs(self) -> dict[str, Parameter]:
         inputs: dict[str, Parameter] = {}
         producers = self.producers
         for node in self.nodes:
+            if isinstance(node, Resource):
+                continue  # built once for many items, it takes nothing that could differ between them
             for parameter in node.parameters:
                 name = parameter.name
                 if name in producers:
@@ -93,14 +98,22 @@ class Graph:
         path = " -> ".join([self.nodes[reader].name for reader, _ in loop] + [self.nodes[loop[0][0]].name])
         values = quoted(name for _, name in loop)
         if len(loop) == 1:
-            node = self.nodes[at].name
-            return f"pipeline '{self.name}': node '{node}' takes its own output {values}; rename one of them"
+            node = self.nodes[at]
+            if isinstance(node, Resource):
+                return f"pipeline '{self.name}': resource '{node.name}' takes itself; rename its parameter {values}"
+            return f"pipeline '{self.name}': node '{node.name}' takes its own output {values}; rename one of them"
         return f"pipeline '{self.name}' has a cycle: {path} (through {values}); one of them must not read the other"
 
     def check_outputs(self, wanted: Iterable[str]) -> None:
         """Raise `UnknownOutputError` for a wanted name that no node makes."""
         for name in wanted:
-            if name not in self.outputs:
+            at = self.producers.get(name)
+            if at is not None and isinstance(self.nodes[at], Resource):
+                raise UnknownOutputError(
+                    f"pipeline '{self.name}': {name!r} is a resource, which is passed to nodes and never returned; "
+                    f"let a node return what you need of it. The outputs are {quoted(self.outputs)}"
+                )
+            if at is None:
                 raise UnknownOutputError(
                     f"pipeline '{self.name}' has no output {name!r}{did_you_mean(name, self.outputs)}; "
                     f"its outputs are {quoted(self.outputs)}"
@@ -132,10 +145,23 @@ def _producers(pipeline: str, nodes: tuple[GraphNode, ...]) -> dict[str, int]:
     for at, node in enumerate(nodes):
         for output in node.outputs:
             if output in producers:
-                first = nodes[producers[output]].name
+                earlier = nodes[producers[output]]
+                first = earlier.name
+                if isinstance(node, Resource) or isinstance(earlier, Resource):
+                    raise DuplicateOutputError(_two_providers(pipeline, earlier, node, output))
                 raise DuplicateOutputError(
                     f"pipeline '{pipeline}': nodes '{first}' and '{node.name}' both make the output '{output}'; "
                     "rename one with output_name= (or output_mapping= for a nested pipeline)"
                 )
             producers[output] = at
     return producers
+
+
+def _two_providers(pipeline: str, first: GraphNode, second: GraphNode, name: str) -> str:
+    if first is second:
+        return f"pipeline '{pipeline}': resource '{name}' is twice among its nodes; list it once"
+    kinds = [f"{'resource' if isinstance(one, Resource) else 'node'} '{one.name}'" for one in (first, second)]
+    return (
+        f"pipeline '{pipeline}': {kinds[0]} and {kinds[1]} both provide '{name}'; "
+        "give a resource another name with @resource(name=...), or an output with output_name="
+    )

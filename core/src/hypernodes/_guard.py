@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hypernodes._acquire import supplied
 from hypernodes._clock import Clock, Deadline
 from hypernodes._errors import NodeTimeoutError
+from hypernodes._flow import function_of
+from hypernodes._gated import gated
 from hypernodes._limits import Retry
 from hypernodes._node import Node
 from hypernodes._plan import Step
@@ -26,14 +29,19 @@ Call = Callable[..., Any]
 def guarded(step: Step) -> Call:
     """The node's function with everything around it that the step says; the function itself where it says nothing.
 
+    Of a generator node it gives the list; what is around it is for the whole of it.
+
     The deadline comes as the first argument of a step with a clock, then the scope of a step with one. Within, every
     layer is a call `(deadline, *arguments)`. From the function outwards: the timeout, what is done in the scope, the
-    retries. So only the node's own work counts against its timeout, and each attempt is one by itself.
+    retries, and the resources, which are built before anything counts and never retried. So only the node's own work
+    counts against its timeout, and each attempt is one by itself.
     """
     node, retry = step.node, step.retry
     limited, scoped = step.clock is not None, step.scope is not None
     if isinstance(node, Clock) or not (limited or scoped or retry or node.timeout):
-        return node.func
+        return function_of(node)
+    if step.needs and not (limited or retry or node.timeout or step.gates):
+        return supplied(step.path, step.needs, function_of(node), is_async=node.is_async, alone=True)
     if limited or node.timeout is not None:
         call = _timed_async(node) if node.is_async else _timed(node)
     else:
@@ -42,6 +50,8 @@ def guarded(step: Step) -> Call:
         call = _in_scope(step, call)
     if retry is not None:
         call = _retried_async(retry, call) if node.is_async else _retried(retry, call)
+    if step.needs:
+        call = supplied(step.path, step.needs, call, is_async=node.is_async)
     return call if limited else functools.partial(call, None)
 
 
@@ -50,7 +60,10 @@ def _in_scope(step: Step, call: Call) -> Call:
 
     Each of these layers is made here, and only for a step that has use for it.
     """
-    return _without_scope(step.node, call)
+    call = _without_scope(step.node, call)
+    if step.gates:
+        call = gated(step.gates, step.node.name, call, is_async=step.node.is_async)
+    return call
 
 
 def _without_scope(node: Node[..., Any], call: Call) -> Call:
@@ -74,7 +87,7 @@ def overran() -> bool:
 
 
 def _without_deadline(node: Node[..., Any]) -> Call:
-    func = node.func
+    func = function_of(node)
     if node.is_async:
 
         async def plain_async(_: None, /, *args: Any, **kwargs: Any) -> Any:
@@ -145,7 +158,7 @@ def _limit(node: Node[..., Any], deadline: Deadline | None) -> tuple[float, Dead
 
 def _timed(node: Node[..., Any]) -> Call:
     """Run the function in a helper thread and leave it behind when time is up: Python cannot stop a thread."""
-    func = node.func
+    func = function_of(node)
 
     def timed(deadline: Deadline | None, /, *args: Any, **kwargs: Any) -> Any:
         import contextvars
@@ -176,7 +189,7 @@ def _timed(node: Node[..., Any]) -> Call:
 
 
 def _timed_async(node: Node[..., Any]) -> Call:
-    func = node.func
+    func = function_of(node)
 
     async def timed(deadline: Deadline | None, /, *args: Any, **kwargs: Any) -> Any:
         import asyncio

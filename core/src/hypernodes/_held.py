@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from hypernodes._node import Node
 from hypernodes._origin import origin_of_module
+from hypernodes._resource import Resource
 
 __all__ = ["Held", "held_by"]
 
@@ -76,7 +77,7 @@ def _is_fixed(value: Any) -> bool:
         return True
     if kind is tuple or kind is frozenset:
         return all(map(_is_fixed, value))
-    if isinstance(value, Node):
+    if isinstance(value, Node | Resource):
         return _is_fixed(value.func)
     if kind is types.FunctionType:
         # The user's own is walked through, and remembered, by itself; attributes set on it are not.

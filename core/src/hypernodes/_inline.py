@@ -11,6 +11,7 @@ from hypernodes._batch_call import drive
 from hypernodes._blocks import Block, run_block
 from hypernodes._calls import Wanted
 from hypernodes._columns import Blocks
+from hypernodes._errors import ResourceError
 from hypernodes._failure import Failure, raise_failure
 from hypernodes._hops import places_of
 from hypernodes._late import importing
@@ -140,7 +141,11 @@ class Inline:
                 if count:
                     running = run_block(self._layout, columns, count)
                     del columns  # those that nobody needs any more go while the block runs
-                    block = run(running)
+                    try:
+                        block = run(running)
+                    except ResourceError as error:
+                        error.at(self.place)
+                        raise
                     size.took(time.perf_counter() - started)
                     yield block, first, count
                     first += count
@@ -179,7 +184,7 @@ class Inline:
     def failure(self, program: Program, error: BaseException) -> Failure:
         located = program.locate(error)
         if located is None:
-            raise error
+            raise error.at(self.place) if isinstance(error, ResourceError) else error
         return located.failure(self.place).through(self._places)
 
     @cached_property

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from hypernodes._guard import guarded
 from hypernodes._plan import MapStep, Step, leaves
-from hypernodes._program import Program, compile_program
+from hypernodes._program import Program, compile_program, flowing_steps
 
 __all__ = ["Batched", "Fan", "Layout", "Loop", "Rows", "batch_of", "lay_out", "rows_of_block"]
 
@@ -41,12 +41,16 @@ class Batched(NamedTuple):
 
 
 class Fan(NamedTuple):
-    """The step of a mapped pipeline with batch nodes in it; `rows` is how many inner rows go together."""
+    """The step of a mapped pipeline with batch nodes in it; `rows` is how many inner rows go together.
+
+    `above` is the generator right before it whose items flow into it, None where it takes lists.
+    """
 
     step: MapStep
     at: int
     layout: Layout
     rows: int
+    above: Step | None = None
 
     @property
     def writes(self) -> tuple[int, ...]:
@@ -112,6 +116,7 @@ def lay_out(
     in_thread: Callable[..., Any] | None = None,
 ) -> Layout:
     """The steps cut at those that need many rows; flavours are those of a program."""
+    flowing = flowing_steps(steps, outputs, flavour)
     groups: list[tuple[int, list[Step | MapStep]]] = []
     open_loop = False
     for at, step in enumerate(steps):
@@ -133,7 +138,10 @@ def lay_out(
     parts = []
     for number, (at, group) in enumerate(groups):
         ended = ends.get(number, [])
-        part = _part(at, group, last, kept, number, flavour, in_thread)
+        part = _part(at, group, last, kept, number, flavour, in_thread, at + len(group) - 1 in flowing)
+        above = steps[at - 1] if at - 1 in flowing else None
+        if isinstance(part, Fan) and isinstance(above, Step):
+            part = part._replace(above=above)
         inside = {slot for step in group for slot in step.writes}.difference(part.writes)
         parts.append((part, tuple([slot for slot in ended if slot not in inside])))
     clocks = frozenset([slot for step in steps for slot in _clocks(step)])
@@ -154,6 +162,7 @@ def _part(
     number: int,
     flavour: str,
     in_thread: Callable[..., Any] | None,
+    flows_out: bool,
 ) -> Loop | Batched | Fan:
     step = group[0]
     batch = batch_of([step], deep=True)
@@ -176,5 +185,6 @@ def _part(
         loop="lists",
         in_thread=in_thread,
         name="block",
+        flows_out=flows_out,
     )
     return Loop(program, at, reads, writes)

@@ -11,6 +11,7 @@ from hypernodes._digest import Opened, Refusal, encode
 from hypernodes._digest_kinds import Owner, a_kind_of, state_of
 from hypernodes._node import GraphNode, Node
 from hypernodes._origin import Origin, origin_of
+from hypernodes._resource import Resource
 
 __all__ = ["told"]
 
@@ -47,7 +48,7 @@ def told(thing: Any, user: Follow, package: Package) -> bytes | Opened:
         if isinstance(thing, types.MemberDescriptorType | types.GetSetDescriptorType):
             return encode(("slot", thing.__name__), "slot")
         return Opened(b"descriptor", (thing.__objclass__, thing.__name__))
-    if isinstance(thing, Node):
+    if isinstance(thing, Node | Resource):
         return told(thing.func, user, package)
     if type(thing).__module__ == "dataclasses":
         return encode(("sentinel", type(thing).__name__), "sentinel")

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 __all__ = ["LoggingCallback"]
 
 INFO, WARNING = 20, 30  # of `logging`, which `import hypernodes` leaves alone
-_WHOLE = ("pipeline", "map", "nested", "place")
+_WHOLE = ("pipeline", "map", "nested", "place", "resource")
 
 
 class LoggingCallback(Callback):
     """Logs what the runs of a pipeline do to the logger called `logger`.
 
-    At `level`: the start and the end of runs, maps, nested pipelines and places, and of each item and node if `nodes`
-    is true. At WARNING: each failure once, where it began, with its path, its items and the exception's type. The
-    message is `encode > clean ended ok in 0.012 s`. The event's fields are the dict `record.hypernodes`, as plain
-    values. An exception's message is never logged, since it may hold values.
+    At `level`: the start and the end of runs, maps, nested pipelines, places and resources, and of each item and node
+    if `nodes` is true. At WARNING: each failure once, where it began, with its path, its items and the exception's
+    type. The message is `encode > clean ended ok in 0.012 s`. The event's fields are the dict `record.hypernodes`, as
+    plain values. An exception's message is never logged, since it may hold values.
 
     Raises TypeError if `level` is not a number of `logging`.
     """
@@ -74,6 +74,8 @@ def message_of(event: Event) -> str:
         where += f": {printable(event.place)}"
     if event.phase == "start":
         items = "" if event.total is None else f", {counted(event.total, 'item')}"
+        if event.kind == "resource":
+            return f"{where} built in {duration(event.seconds or 0.0)}"
         return f"{where} {'opened' if event.kind == 'place' else 'started'}{items}"
     took = "" if event.seconds is None else duration(event.seconds)
     if event.status == "error":
@@ -82,7 +84,7 @@ def message_of(event: Event) -> str:
         return f"{where} came from the cache"
     if event.status == "stopped":
         return f"{where} was stopped{took and f' after {took}'}"
-    if event.kind == "place":
+    if event.kind in ("place", "resource"):
         return f"{where} closed{took and f' after {took}'}"
     return f"{where} ended ok{took and f' in {took}'}"
 

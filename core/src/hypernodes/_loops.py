@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
+from hypernodes._scope import keeps_on
 from hypernodes._worker import as_here
 
 __all__ = [
@@ -18,9 +20,42 @@ __all__ = [
     "keeping_thread_loop",
     "run_coroutine",
     "run_in_fresh_thread",
+    "run_on",
+    "runner",
 ]
 
 T = TypeVar("T")
+
+LONGEST_CLOSING = 5.0
+"""Seconds that closing something waits for an event loop that is busy in another thread."""
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, threading.Lock] = WeakKeyDictionary()
+"""Whose turn it is to run a loop that a thread keeps: a call that ends may have something to close on it."""
+
+
+@contextlib.contextmanager
+def runner() -> Iterator[asyncio.Runner]:
+    """A loop for the length of the block. What was built on it for nodes is closed before it ends."""
+    with asyncio.Runner() as made:
+        try:
+            yield made
+        finally:
+            _leave(made)
+
+
+def _leave(runner: asyncio.Runner) -> None:
+    """Close what was built on this loop; what that raises is told when the call ends."""
+    loop = runner.get_loop()
+    for keep, held in keeps_on(loop):
+        try:
+            if held.aclose is not None:
+                runner.run(_awaited(held.aclose))
+        except BaseException as error:
+            keep.faulty(error)
+
+
+async def _awaited(function: Callable[[], Any]) -> None:
+    await function()
 
 
 class _ThreadLoop(threading.local):
@@ -44,9 +79,11 @@ def keep_thread_loop() -> None:
 
 def close_thread_loop() -> None:
     """Close the loop that this thread kept, if any."""
-    runner, _loop.runner = _loop.runner, None
-    if runner is not None:
-        runner.close()
+    kept, _loop.runner = _loop.runner, None
+    if kept is not None:
+        with _turns[kept.get_loop()]:
+            _leave(kept)
+            kept.close()
 
 
 @contextlib.contextmanager
@@ -83,9 +120,50 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
     if _loop.keep:
         if _loop.runner is None:
             _loop.runner = asyncio.Runner()
-        return _loop.runner.run(coroutine, context=contextvars.copy_context())
-    with asyncio.Runner() as runner:
-        return runner.run(coroutine)
+            _turns[_loop.runner.get_loop()] = threading.Lock()
+        with _turns[_loop.runner.get_loop()]:
+            return _loop.runner.run(coroutine, context=contextvars.copy_context())
+    with runner() as own:
+        return own.run(coroutine)
+
+
+def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> None:
+    """Await the function's coroutine on a loop that belongs to another thread, which may or may not run it now."""
+    if is_loop_running() and asyncio.get_running_loop() is loop:
+        raise RuntimeError("the event loop that it was built on is busy in this very thread")
+    turn = _turns.get(loop)
+    while turn is not None and not turn.acquire(timeout=0.05):
+        if loop.is_running():
+            asyncio.run_coroutine_threadsafe(_awaited(function), loop).result(LONGEST_CLOSING)
+            return
+    try:
+        if loop.is_closed():
+            return
+        if loop.is_running():
+            asyncio.run_coroutine_threadsafe(_awaited(function), loop).result(LONGEST_CLOSING)
+        elif is_loop_running():
+            _in_thread(lambda: loop.run_until_complete(_awaited(function)))
+        else:
+            loop.run_until_complete(_awaited(function))
+    finally:
+        if turn is not None:
+            turn.release()
+
+
+def _in_thread(target: Callable[[], object]) -> None:
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            target()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="hypernodes-loop", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
 
 
 def run_in_fresh_thread(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -103,8 +181,8 @@ def run_in_fresh_thread(coroutine: Coroutine[Any, Any, T]) -> T:
 
     def target() -> None:
         try:
-            with asyncio.Runner() as runner:
-                results.append(runner.run(main(), context=context))
+            with runner() as own:
+                results.append(own.run(main(), context=context))
         except BaseException as error:
             errors.append(error)
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
+    AsyncIterator,
     Callable,
     Collection,
     Container,
@@ -16,7 +17,7 @@ from collections.abc import (
     Sequence,
     Sized,
 )
-from contextlib import ExitStack, aclosing, contextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._calls import Columns, Wanted, not_a_row, row_runs
@@ -24,12 +25,12 @@ from hypernodes._columns import Blocks, ListBlocks, ReadyBlocks, RowBlocks
 from hypernodes._engine import Feed
 from hypernodes._errors import GraphError, quoted
 from hypernodes._events import Callback, Listener
-from hypernodes._failure import Failure, failure_of, raise_failure
+from hypernodes._failure import Failure, failure_of, raise_failure, raise_if_it_ends
 from hypernodes._late import importing
 from hypernodes._plan import SCOPE
 from hypernodes._prepared import Prepared
 from hypernodes._program import columns_of
-from hypernodes._scope import opened
+from hypernodes._scope import Scope, aopened, opened
 from hypernodes._supply import ReadyColumns, ReadyRows
 from hypernodes._table import Table
 from hypernodes._task import Batch
@@ -43,7 +44,8 @@ __all__ = ["MapCall"]
 
 class MapCall:
     """A checked call. `prepare` compiles the pipeline, called `name`, for the inputs that a row gives, and those among
-    them that all rows share.
+    them that all rows share. With `scoped` some nodes need or count something for the whole call; `meets` says then
+    whether processes have to meet for that.
     """
 
     def __init__(
@@ -58,13 +60,15 @@ class MapCall:
         columns: Columns | None = None,
         shared: dict[str, Any] | None = None,
         scoped: bool = False,
+        meets: Callable[[], bool] = bool,
     ) -> None:
         self.name, self.prepare, self.wanted, self.keeps_failures = name, prepare, want, keeps_failures
         self.columns, self.items, self.extra = columns, items, extra
         self.shared = columns.shared if columns is not None else shared or {}
-        self.scoped = scoped
+        self.scoped, self.meets = scoped, meets
         # What every row brings: the shared inputs, and while the call goes on what says which call it is.
         self.given = self.shared
+        self.scope: Scope | None = None
         # What is wrong with the first row, or with the columns, is said before any node runs.
         if columns is not None:
             self.first = prepare((*self.shared, *columns.names), self.shared.keys())
@@ -79,9 +83,21 @@ class MapCall:
         if not self.scoped:
             yield
             return
-        with opened() as scope:
-            self.given = {**self.shared, SCOPE: scope}
+        with opened(meets=self.meets()) as scope:
+            self._begin(scope)
             yield
+
+    @asynccontextmanager
+    async def _ascope(self) -> AsyncIterator[None]:
+        if not self.scoped:
+            yield
+            return
+        async with aopened(meets=self.meets()) as scope:
+            self._begin(scope)
+            yield
+
+    def _begin(self, scope: Scope) -> None:
+        self.scope, self.given = scope, {**self.shared, SCOPE: scope}
 
     def collect(self) -> Any:
         """Every result, in the form that was asked for."""
@@ -215,7 +231,9 @@ class MapCall:
         if not prepared.watched:
             return watch
         if watch is None:
-            return stack.enter_context(prepared.watch("map", self.total(), self.extra))
+            watch = stack.enter_context(prepared.watch("map", self.total(), self.extra))
+            watch.belongs(self.scope)
+            return watch
         watch.adopt(prepared.plan)
         return watch
 
@@ -276,10 +294,9 @@ class MapCall:
                 yield self.settled(result)
 
     async def aresults(self, ordered: bool) -> AsyncGenerator[Any, None]:
-        with self._scope():
-            async with aclosing(self._aresults(ordered)) as results:
-                async for result in results:
-                    yield result
+        async with self._ascope(), aclosing(self._aresults(ordered)) as results:
+            async for result in results:
+                yield result
 
     async def _aresults(self, ordered: bool) -> AsyncGenerator[Any, None]:
         from hypernodes._hub import Turns
@@ -392,6 +409,8 @@ class MapCall:
         """The results of a batch, each in the form that was asked for or a `Failure`."""
         if not batch.failures:
             return self.wanted.shape_all(batch.values)
+        for failure, _ in batch.failures.values():
+            raise_if_it_ends(failure)
         if watch is not None and not self.keeps_failures:
             at = min(batch.failures)
             watch.failed(prepared.home(batch.failures[at][0]).at(base + batch.first + at))

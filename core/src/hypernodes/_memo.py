@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from hypernodes._blueprint import Blueprint
 from hypernodes._cache import Cache, found_in, keep_in
-from hypernodes._code import Code, code_of
+from hypernodes._code import Code, code_with
 from hypernodes._digest import digest_of
 from hypernodes._errors import CacheWarning, UnkeyableError
 from hypernodes._plan import HIDDEN, MapStep, Plan, Step, leaves
@@ -112,7 +112,8 @@ class Memo:
         `steady` names the inputs whose value, where it is the same object as in the row before, has not been changed
         since; None means all of them. Calls of several threads may go on at once.
         """
-        codes = [None if step is None else self._code(step) for step in self.kept]
+        before = self.codes or [None] * len(self.kept)
+        codes = [None if step is None else self._code(step, old) for step, old in zip(self.kept, before, strict=True)]
         if len(codes) != len(self.codes) or not all(map(is_, codes, self.codes)):
             self.prefixes = [
                 None if code is None else b"hypernodes 1" + code.digest + _counted(step)
@@ -153,10 +154,10 @@ class Memo:
         """Let go of what was found for a row."""
         self.begun.pop(id(values), None)
 
-    def _code(self, step: Step | MapStep) -> Code | None:
+    def _code(self, step: Step | MapStep, known: Code | None) -> Code | None:
         assert isinstance(step, Step)
         try:
-            return code_of(step.node.func)
+            return code_with(step.node.func, step.needs, known)
         except UnkeyableError as error:
             self.warn(step, str(error))
             return None

@@ -56,10 +56,10 @@ class NestedPipeline(GraphNode):
         outer_of = _checked_mapping(owner, "output_mapping", output_mapping)
         for inner, outer in outer_of.items():
             check_name(owner, outer, "output name")
-            if inner not in graph.producers:
+            if inner not in graph.outputs:
                 raise UnknownOutputError(
                     f"{owner}: output_mapping={{{inner!r}: {outer!r}}} names no output of it"
-                    f"{did_you_mean(inner, graph.producers)}; it goes from inner to outer names, "
+                    f"{did_you_mean(inner, graph.outputs)}; it goes from inner to outer names, "
                     f"and the inner outputs are {quoted(graph.outputs)}"
                 )
         self.outer_names: dict[str, str] = {inner: outer_of.get(inner, inner) for inner in graph.outputs}

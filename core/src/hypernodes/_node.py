@@ -16,13 +16,14 @@ from hypernodes._demand import Demand, checked_names, demand_of
 from hypernodes._errors import NodeDefinitionError, did_you_mean, quoted
 from hypernodes._limits import check_count, check_flag, check_kinds, check_seconds
 
-__all__ = ["GraphNode", "Node", "Parameter", "check_name", "node", "parameters_of"]
+__all__ = ["GraphNode", "Node", "Parameter", "check_name", "node", "parameters_of", "reference_to"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _CO_VARARGS, _CO_VARKEYWORDS = inspect.CO_VARARGS, inspect.CO_VARKEYWORDS
 _CO_COROUTINE, _CO_ASYNC_GENERATOR = inspect.CO_COROUTINE, inspect.CO_ASYNC_GENERATOR
+_CO_GENERATORS = inspect.CO_GENERATOR | _CO_ASYNC_GENERATOR
 
 
 class Parameter(NamedTuple):
@@ -46,8 +47,9 @@ class GraphNode(ABC):
 class Node(GraphNode, Generic[P, R]):
     """A function with named inputs and outputs. Calling it calls the function, unchanged.
 
-    Made by `@node`; immutable. `unpacks` says that the function returns one value for each output name. `retries` and
-    `retry_delay` are None where the node leaves them to its pipeline.
+    Made by `@node`; immutable. `unpacks` says that the function returns one value for each output name, `is_generator`
+    that it yields, so that the node's value is the list of what it yields. `retries` and `retry_delay` are None where
+    the node leaves them to its pipeline.
     """
 
     __slots__ = (
@@ -58,6 +60,7 @@ class Node(GraphNode, Generic[P, R]):
         "cache",
         "func",
         "is_async",
+        "is_generator",
         "isolate",
         "limit",
         "max_retry_delay",
@@ -106,7 +109,8 @@ class Node(GraphNode, Generic[P, R]):
         set_(self, "unpacks", isinstance(output_name, tuple))
         set_(self, "outputs", _outputs(own_name, output_name))
         set_(self, "parameters", parameters_of(f"node '{own_name}'", func))
-        set_(self, "is_async", _is_async(own_name, func))
+        set_(self, "is_async", _is_async(func))
+        set_(self, "is_generator", _is_generator(func))
         set_(self, "cache", cache)
         owner = f"node '{own_name}'"
         set_(self, "retries", None if retries is None else check_count(owner, "retries", retries))
@@ -117,6 +121,11 @@ class Node(GraphNode, Generic[P, R]):
         set_(self, "retry_on", check_kinds(owner, "retry_on", retry_on))
         set_(self, "retry_jitter", check_flag(owner, "retry_jitter", retry_jitter))
         set_(self, "timeout", None if timeout is None else check_seconds(owner, "timeout", timeout))
+        if self.is_generator and batch_size is not None:
+            raise NodeDefinitionError(
+                f"{owner} yields and has batch_size={batch_size!r}; a batch node returns one list, with a "
+                "value for each item of its batch: return that list, or leave batch_size out"
+            )
         required = {parameter.name: parameter.required for parameter in self.parameters}
         set_(self, "batching", batching_of(owner, func, required, batch_size, batch_over, isolate))
         set_(self, "batch_size", batch_size)
@@ -137,6 +146,7 @@ class Node(GraphNode, Generic[P, R]):
     parameters: tuple[Parameter, ...]
     unpacks: bool
     is_async: bool
+    is_generator: bool
     cache: bool
     retries: int | None
     retry_delay: float | None
@@ -171,19 +181,27 @@ class Node(GraphNode, Generic[P, R]):
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         """By reference where the module still holds this very node, else by value."""
-        module = sys.modules.get(self.__module__)
-        if self.__module__ != "__main__" and module is not None and not _goes_by_value(self.__module__):
-            found: Any = module
-            for part in self.__qualname__.split("."):
-                found = getattr(found, part, None)
-            if found is self:
-                return str(self.__qualname__)
+        reference = reference_to(self)
+        if reference is not None:
+            return reference
         output = self.outputs if self.unpacks else self.outputs[0]
         return _rebuild, (self.func, output, {option: getattr(self, option) for option in _OPTIONS[1:]})
 
 
 def _rebuild(func: Callable[..., Any], output: str | tuple[str, ...], options: dict[str, Any]) -> Node[..., Any]:
     return Node(func, output, **options)
+
+
+def reference_to(thing: Any) -> str | None:
+    """The name under which its module holds this very thing, as pickle writes it; None where it goes by value."""
+    name: str = thing.__module__
+    module = sys.modules.get(name)
+    if name == "__main__" or module is None or _goes_by_value(name):
+        return None
+    found: Any = module
+    for part in thing.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return str(thing.__qualname__) if found is thing else None
 
 
 def _goes_by_value(module: str) -> bool:
@@ -255,6 +273,9 @@ def node(
 
     `resources` is what one call needs while it runs: `{"cpus": 2, "gpus": 1, "memory": "4GB"}`. `limit` names the
     limits, declared by a pipeline or a backend, that a call counts against.
+
+    The value of a function that yields is the list of what it yields; where one mapped nested pipeline alone takes it,
+    the items flow into that one by one.
 
     Sync functions and `async def` are both accepted; defaults and keyword-only parameters are honoured.
     Raises `NodeDefinitionError` for `*args`, `**kwargs`, positional-only parameters and unusable names or options.
@@ -352,11 +373,20 @@ _REFUSED: dict[Any, str] = {
 }
 
 
-def _is_async(owner: str, func: Callable[..., Any]) -> bool:
-    code = getattr(func, "__code__", None)
-    if code is not None and code.co_flags & _CO_ASYNC_GENERATOR:
-        raise NodeDefinitionError(f"node '{owner}' is an async generator; return a list, or make it a coroutine")
+def _is_async(func: Callable[..., Any]) -> bool:
+    """Whether it is awaited, or as an async generator drawn with `async for`."""
     if type(func) is FunctionType:
         # A function is marked by its flags, or (`inspect.markcoroutinefunction`) by an attribute.
-        return bool(func.__code__.co_flags & _CO_COROUTINE) or bool(func.__dict__ and inspect.iscoroutinefunction(func))
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(getattr(func, "__call__", None))  # noqa: B004
+        flagged = bool(func.__code__.co_flags & (_CO_COROUTINE | _CO_ASYNC_GENERATOR))
+        return flagged or bool(func.__dict__ and inspect.iscoroutinefunction(func))
+    called = getattr(func, "__call__", None)  # noqa: B004
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (func, called))
+
+
+def _is_generator(func: Callable[..., Any]) -> bool:
+    if type(func) is FunctionType:
+        flags = func.__code__.co_flags
+        # What `types.coroutine` makes of a generator is awaited.
+        return bool(flags & _CO_GENERATORS) and not flags & inspect.CO_ITERABLE_COROUTINE
+    called = getattr(func, "__call__", None)  # noqa: B004
+    return any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in (func, called))

@@ -8,6 +8,7 @@ import contextvars
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any
 
+from hypernodes._acquire import aside
 from hypernodes._blueprint import Blueprint, blueprint_of
 from hypernodes._engine import Feed
 from hypernodes._ledger import Dispatch
@@ -54,6 +55,7 @@ async def overlap(
     """
     pool = ThreadPool(limit, "hypernodes-async")
     token = _pool.set(pool)
+    plain = aside.set((asyncio.get_running_loop(), in_thread))
     done: list[Batch] = []
     news = asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()
@@ -94,6 +96,7 @@ async def overlap(
         # Where the generator is closed from another context, this variable was never set there.
         with contextlib.suppress(ValueError):
             _pool.reset(token)
+            aside.reset(plain)
     if feed.error is not None:
         raise feed.error
 

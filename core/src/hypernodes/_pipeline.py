@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from os import PathLike
 from types import FunctionType
@@ -18,11 +28,12 @@ from hypernodes._events import Callback, Listener
 from hypernodes._graph import Graph
 from hypernodes._late import importing
 from hypernodes._limits import check_count, check_flag, check_seconds
-from hypernodes._local import LocalBackend
+from hypernodes._local import LocalBackend, shares_memory
 from hypernodes._map_call import MapCall
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
 from hypernodes._prepared import Prepared
+from hypernodes._quota import quotas_of
 from hypernodes._settings import INHERIT, Inherit, checked_callbacks
 from hypernodes._types import check_types as _check
 
@@ -58,6 +69,10 @@ class Pipeline:
     earliest deadline around a node holds. `retries` and `retry_delay` are for the nodes that do not name them.
     `keep_inputs=True` lets a `Failure` keep what its node was called with. What is left out here is inherited.
 
+    `limits` declares limits for the nodes that name them with `@node(limit=...)`: a whole number is how many calls may
+    run at once, text such as `"100/minute"` how many may begin in any such time. They hold for all such nodes in this
+    pipeline and those nested in it, over one whole call; a name that is declared again inside counts by itself there.
+
     A pipeline never changes. Raises a `GraphError` that says what is wrong: two makers of one output, a cycle, types
     that cannot fit, something among the nodes that is none.
     """
@@ -74,6 +89,7 @@ class Pipeline:
         retries: int | None = None,
         retry_delay: float | None = None,
         keep_inputs: bool | None = None,
+        limits: Mapping[str, int | str] | None = None,
         check_types: bool = True,
     ) -> None:
         if not isinstance(name, str) or not name:  # type: ignore[redundant-expr]
@@ -87,12 +103,15 @@ class Pipeline:
         self._retries = None if retries is None else check_count(owner, "retries", retries)
         self._retry_delay = None if retry_delay is None else check_seconds(owner, "retry_delay", retry_delay, least=0.0)
         self._keep_inputs = None if keep_inputs is None else check_flag(owner, "keep_inputs", keep_inputs)
+        quotas_of(owner, limits)
+        self._limits = None if limits is None else dict(limits)
         self._callbacks = None if callbacks is None else tuple(checked_callbacks(name, callbacks))
         self._graph = Graph(name, [_as_node(name, node) for node in _listed(name, nodes)])
         if check_types:
             _check(self._graph)
         self._scoped = any_node(self, uses_scope)
         self._batched = any_node(self, _is_batch)
+        self._meeting: bool | None = None
         self._runs: dict[Any, Callable[[dict[str, Any]], Any]] = {}
         self._plans: dict[Any, Prepared] = {}
 
@@ -140,6 +159,11 @@ class Pipeline:
     def keep_inputs(self) -> bool | None:
         """Whether failures keep what their nodes were called with; None where this pipeline says nothing."""
         return self._keep_inputs
+
+    @property
+    def limits(self) -> dict[str, int | str] | None:
+        """The limits this pipeline declares, by name; None where it says nothing."""
+        return None if self._limits is None else dict(self._limits)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -433,7 +457,7 @@ class Pipeline:
             plan = compile_plan(self, sorted(given), want.names, LocalBackend(), watched=watched, shared=alike)
             if len(self._plans) >= MOST_PREPARED:
                 self._plans.clear()
-            prepared = self._plans[key] = Prepared(plan, want, {"diagram": self._diagram})
+            prepared = self._plans[key] = Prepared(plan, want, {"diagram": self._diagram}, self._meets)
         return prepared
 
     def _map_call(
@@ -477,13 +501,30 @@ class Pipeline:
                 extra=extra,
                 columns=Columns(self._graph, shared, map_over, map_mode),
                 scoped=self._scoped,
+                meets=self._meets,
             )
         if map_over is not None:
             raise GraphError(f"pipeline '{self._name}': map() takes rows (items) or columns (map_over=), not both")
         if not (asynchronous and isinstance(items, AsyncIterable)):
             items = check_items(self._name, items)
-        keeps, scoped = on_error == "return", self._scoped
-        return MapCall(self._name, prepare, want, keeps, extra=extra, items=items, shared=shared, scoped=scoped)
+        return MapCall(
+            self._name,
+            prepare,
+            want,
+            on_error == "return",
+            extra=extra,
+            items=items,
+            shared=shared,
+            scoped=self._scoped,
+            meets=self._meets,
+        )
+
+    def _meets(self) -> bool:
+        """Whether processes may have to meet, as some nodes count against limits and some leave this process."""
+        if self._meeting is None:
+            apart = any(backend is not None and not shares_memory(backend) for backend in _backends(self))
+            self._meeting = apart and any_node(self, _is_counted)
+        return self._meeting
 
 
 _Reference = tuple[int, dict[str, Any]]
@@ -518,7 +559,7 @@ def _flattened(root: Pipeline) -> _Flat:
 
 
 def _portable_options(pipeline: Pipeline) -> dict[str, Any]:
-    names = ("name", "backend", "cache", "timeout", "retries", "retry_delay", "keep_inputs")
+    names = ("name", "backend", "cache", "timeout", "retries", "retry_delay", "keep_inputs", "limits")
     return {name: getattr(pipeline, name) for name in names}
 
 
@@ -557,6 +598,22 @@ def _as_node(name: str, node: object) -> GraphNode:
 
 def _is_batch(node: GraphNode) -> bool:
     return isinstance(node, Node) and node.batching is not None
+
+
+def _is_counted(node: GraphNode) -> bool:
+    return isinstance(node, Node) and bool(node.limit or node.resources)
+
+
+def _backends(root: Pipeline) -> Iterator[Backend | None]:
+    """The backend of each pipeline that is nested somewhere in this one, and its own."""
+    todo, seen = [root], {id(root)}
+    while todo:
+        pipeline = todo.pop()
+        yield pipeline.backend
+        for node in pipeline.graph.nodes:
+            if isinstance(node, NestedPipeline) and id(node.pipeline) not in seen:
+                seen.add(id(node.pipeline))
+                todo.append(node.pipeline)  # type: ignore[arg-type]
 
 
 def _display() -> Callback:

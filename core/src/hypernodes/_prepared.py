@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,13 @@ from hypernodes._backend import label
 from hypernodes._calls import Wanted, row_getter
 from hypernodes._engine import Feed
 from hypernodes._events import Callback, Listener
-from hypernodes._failure import Failure, raise_failure
+from hypernodes._failure import Failure, raise_failure, raise_if_it_ends
 from hypernodes._hops import places_of
 from hypernodes._inline import Inline
 from hypernodes._late import importing
 from hypernodes._local import core_engine
 from hypernodes._plan import SCOPE, SPAN, Plan
-from hypernodes._scope import opened
+from hypernodes._scope import Scope, aopened, opened
 from hypernodes._task import Batch
 
 if TYPE_CHECKING:
@@ -29,9 +29,15 @@ __all__ = ["Prepared"]
 
 
 class Prepared:
-    """A plan and the road it takes: inline where it runs one after another here, else through the hub."""
+    """A plan and the road it takes: inline where it runs one after another here, else through the hub.
 
-    def __init__(self, plan: Plan, want: Wanted, facts: Mapping[str, Any] | None = None) -> None:
+    `meets` says whether processes have to meet for what the call counts.
+    """
+
+    def __init__(
+        self, plan: Plan, want: Wanted, facts: Mapping[str, Any] | None = None, meets: Callable[[], bool] = bool
+    ) -> None:
+        self.meets = meets
         self.plan, self.wanted, self.facts = plan, want, facts or {}
         self.watched = plan.watched
         self.cached = any(setting.cache is not None for setting in plan.settings)
@@ -74,15 +80,16 @@ class Prepared:
         """Run once."""
         if not self.plan.scoped:
             return self._call(values, extra)
-        with opened() as scope:
-            return self._call({**values, SCOPE: scope}, extra)
+        with opened(meets=self.meets()) as scope:
+            return self._call({**values, SCOPE: scope}, extra, scope)
 
-    def _call(self, values: dict[str, Any], extra: Sequence[Callback | Listener]) -> Any:
+    def _call(self, values: dict[str, Any], extra: Sequence[Callback | Listener], scope: Scope | None = None) -> Any:
         if self.inline is not None:
             return self.inline.caller()(values)
         if not self.watched:
             return self._run(self.row(values), None)
         with self.watch("pipeline", extra=extra) as watch:
+            watch.belongs(scope)
             return self._run((*self.row(values), watch.span(0)), watch)
 
     def _run(self, row: tuple[Any, ...], watch: Watch | None) -> Any:
@@ -106,7 +113,9 @@ class Prepared:
         """The same on the running event loop."""
         if not self.plan.scoped:
             return await self._acall(values, watch)
-        with opened() as scope:
+        async with aopened(meets=self.meets()) as scope:
+            if watch is not None:
+                watch.belongs(scope)
             return await self._acall({**values, SCOPE: scope}, watch)
 
     async def _acall(self, values: dict[str, Any], watch: Watch | None) -> Any:
@@ -129,7 +138,9 @@ class Prepared:
     def only(self, batch: Batch) -> Any:
         """The result of a run, which is a batch of one row; raises its failure."""
         if batch.failures:
-            raise_failure(self.home(batch.failures[0][0]))
+            failure = self.home(batch.failures[0][0])
+            raise_if_it_ends(failure)
+            raise_failure(failure)
         return self.wanted.shape(batch.values[0] or ())
 
     def batches(self, feed: Feed, watch: Watch | None = None, base: int = 0) -> Generator[Batch, None, None]:

@@ -16,10 +16,12 @@ from time import perf_counter, time
 from typing import Any, NamedTuple, Protocol
 
 __all__ = [
+    "Built",
     "Record",
     "RecordedBatch",
     "Watcher",
     "below",
+    "cancelled",
     "collecting",
     "deliver",
     "is_stopped",
@@ -44,6 +46,21 @@ class Record(NamedTuple):
     worker: str
 
 
+class Built(NamedTuple):
+    """A resource that was built, or could not be, in so many seconds: `path` is its provider's and its name, `node` is
+    that of the node that needed it first. The first of `span` is the id of the call's scope.
+    """
+
+    span: Span
+    path: tuple[str, ...]
+    started: float
+    seconds: float
+    status: str
+    error: str
+    worker: str
+    node: tuple[str, ...]
+
+
 class Watcher(Protocol):
     """Who hears of the nodes of a run, in the process of the run."""
 
@@ -53,12 +70,12 @@ class Watcher(Protocol):
     def ended(self, token: Any, record: Record) -> None:
         """It is over."""
 
-    def told(self, record: Record) -> None:
-        """A node that ran elsewhere, or did not need to run, is over."""
+    def told(self, record: Record | Built) -> None:
+        """A node that ran elsewhere, or did not need to run, is over; or a resource was built, here or elsewhere."""
 
 
 _watchers: dict[str, Watcher] = {}
-_sink: ContextVar[list[Record] | None] = ContextVar("hypernodes_records", default=None)
+_sink: ContextVar[list[Record | Built] | None] = ContextVar("hypernodes_records", default=None)
 
 
 @contextmanager
@@ -72,9 +89,9 @@ def watching(run: str, watcher: Watcher) -> Iterator[None]:
 
 
 @contextmanager
-def collecting() -> Iterator[list[Record]]:
+def collecting() -> Iterator[list[Record | Built]]:
     """Records of nodes whose run is another process's, as they are made inside the block."""
-    records: list[Record] = []
+    records: list[Record | Built] = []
     token = _sink.set(records)
     try:
         yield records
@@ -82,7 +99,7 @@ def collecting() -> Iterator[list[Record]]:
         _sink.reset(token)
 
 
-def deliver(records: Iterable[Record]) -> None:
+def deliver(records: Iterable[Record | Built]) -> None:
     """Pass records on, to the watcher of their run or towards home."""
     for record in records:
         watcher = _watchers.get(record.span[0])
@@ -167,14 +184,14 @@ class RecordedBatch:
 
 def is_stopped(error: BaseException) -> bool:
     """Whether this stops a coroutine from outside, and is no failure of what it does."""
-    return isinstance(error, KeyboardInterrupt | GeneratorExit) or _cancelled(error)
+    return isinstance(error, KeyboardInterrupt | GeneratorExit) or cancelled(error)
 
 
 def _fault(error: BaseException) -> tuple[str, str]:
     return "stopped" if is_stopped(error) else "error", type(error).__qualname__
 
 
-def _cancelled(error: BaseException) -> bool:
+def cancelled(error: BaseException) -> bool:
     """Whether this stops the task from outside; what a node itself raises is its own failure."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None or not isinstance(error, asyncio.CancelledError):

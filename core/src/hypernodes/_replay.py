@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypernodes._acquire import supplied
 from hypernodes._diagnose import culprit
 from hypernodes._failure import text_of
+from hypernodes._flow import function_of
 from hypernodes._node import Node
+from hypernodes._resource import Need
+from hypernodes._scope import opened
 
 __all__ = ["KeptCall"]
 
+Needs = tuple[tuple[str, Need], ...]
+
 
 class KeptCall:
-    """A node and what it was called with. It shows neither in its repr.
+    """A node and what it was called with. It shows neither in its repr. Resources are built anew for a call.
 
     It always survives being pickled: where the node or an input does not, `lost` says which. It is read only when
     somebody asks for it, so that what cannot be read here costs nothing else.
@@ -20,8 +26,8 @@ class KeptCall:
 
     __slots__ = ("_call", "_lost", "_packed")
 
-    def __init__(self, node: Node[..., Any], inputs: dict[str, Any]) -> None:
-        self._call: tuple[Node[..., Any], dict[str, Any]] | None = (node, inputs)
+    def __init__(self, node: Node[..., Any], inputs: dict[str, Any], needs: Needs = ()) -> None:
+        self._call: tuple[Node[..., Any], dict[str, Any], Needs] | None = (node, inputs, needs)
         self._packed = b""
         self._lost = ""
 
@@ -42,14 +48,14 @@ class KeptCall:
         return dict(self._known()[1])
 
     def call(self) -> Any:
-        node, inputs = self._known()
-        if not node.is_async:
-            return node.func(**inputs)
-        from hypernodes._loops import run_coroutine
+        node, inputs, needs = self._known()
+        if not needs:
+            return _called(node, function_of(node)(**inputs))
+        call = supplied((node.name,), needs, function_of(node), is_async=node.is_async, alone=True)
+        with opened() as scope:
+            return _called(node, call(scope, **inputs))
 
-        return run_coroutine(node.func(**inputs))
-
-    def _known(self) -> tuple[Node[..., Any], dict[str, Any]]:
+    def _known(self) -> tuple[Node[..., Any], dict[str, Any], Needs]:
         if self.lost or self._call is None:
             raise ValueError(self._lost)
         return self._call
@@ -59,14 +65,22 @@ class KeptCall:
             return _unpacked, (self._packed, self._lost)
         import cloudpickle
 
-        node, inputs = self._call
+        node, inputs, _ = self._call
         try:
-            return _unpacked, (cloudpickle.dumps((node, inputs), protocol=5), "")
+            return _unpacked, (cloudpickle.dumps(self._call, protocol=5), "")
         except (Exception, SystemExit, GeneratorExit) as error:
             return _unpacked, (b"", f"{_fault(node, inputs)} cannot be pickled: {text_of(error)}")
 
     def __repr__(self) -> str:
         return "<the call of a node, kept>"
+
+
+def _called(node: Node[..., Any], value: Any) -> Any:
+    if not node.is_async:
+        return value
+    from hypernodes._loops import run_coroutine
+
+    return run_coroutine(value)
 
 
 def _unpacked(packed: bytes, lost: str) -> KeptCall:

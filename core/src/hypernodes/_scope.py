@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-__all__ = ["Keep", "Scope", "keep_of", "opened"]
+from hypernodes._errors import PlaceError, ResourceError
+from hypernodes._keep import Held, Keep
+
+__all__ = ["Scope", "aopened", "keep_of", "keeps_on", "opened"]
 
 _serials = count(1)
+_LOCKS = os.name == "posix"
+"""Windows has no `flock`; there every process counts for itself."""
 
 
 class Scope(NamedTuple):
@@ -26,77 +30,165 @@ class Scope(NamedTuple):
     folder: str = ""
 
 
-class Keep:
-    """Things made on first use and closed together, the latest first."""
-
-    def __init__(self) -> None:
-        self._made: dict[Any, tuple[Any, Callable[[Any], object]]] = {}
-        self._making: dict[Any, threading.RLock] = {}
-        self._lock = threading.Lock()
-        self._closed = False
-
-    def once(self, key: Any, make: Callable[[], Any], close: Callable[[Any], object]) -> Any:
-        """What `make` gave the first time; others who ask meanwhile wait, and try themselves where it raised."""
-        found = self._made.get(key)
-        if found is not None:
-            return found[0]
-        with self._lock:
-            making = self._making.setdefault(key, threading.RLock())
-        with making:
-            found = self._made.get(key)
-            if found is None:
-                found = self._made[key] = (make(), close)
-        return found[0]
-
-    def close(self) -> None:
-        """Close everything; the first error is raised when all had their turn."""
-        with self._lock:
-            made, self._made, self._closed = list(self._made.values()), {}, True
-        first: BaseException | None = None
-        for value, close in reversed(made):
-            try:
-                close(value)
-            except Exception as error:
-                first = first or error
-        if first is not None:
-            raise first
-
-
 _open: dict[str, Keep] = {}
+_late: list[Keep] = []
 _process: Keep | None = None
-_lock = threading.Lock()
+_token = os.urandom(6).hex()
 
 
 @contextmanager
-def opened() -> Iterator[Scope]:
-    """A scope for the length of one call."""
-    scope = Scope(f"{os.getpid():x}-{next(_serials):x}-{os.urandom(6).hex()}")
-    keep = _open[scope.run] = Keep()
+def opened(*, meets: bool = False) -> Iterator[Scope]:
+    """A scope for the length of one call. What it kept is closed at the end, however the call ends.
+
+    What could not be closed is raised where the call succeeded, and noted with the call's own error else. With `meets`
+    it has a folder, where the system can lock files. Nobody but this user may look into the folder. It goes with the
+    call; a process that comes later finds none.
+    """
+    scope, keep = _begin(meets)
     try:
+        if scope.folder:
+            os.mkdir(scope.folder, 0o700)
         yield scope
+    except BaseException as error:
+        _failed(error, _end(scope, keep))
+        raise
+    else:
+        _raise(_end(scope, keep))
+
+
+@asynccontextmanager
+async def aopened(*, meets: bool = False) -> AsyncIterator[Scope]:
+    """The same on the running event loop, where what was built on it is closed, too."""
+    scope, keep = _begin(meets)
+    try:
+        if scope.folder:
+            os.mkdir(scope.folder, 0o700)
+        yield scope
+    except BaseException as error:
+        _failed(error, await _aend(scope, keep))
+        raise
+    else:
+        _raise(await _aend(scope, keep))
+
+
+def _begin(meets: bool) -> tuple[Scope, Keep]:
+    run = f"{_token}-{os.getpid():x}-{next(_serials):x}"
+    scope = Scope(run, _folder(run) if meets and _LOCKS else "")
+    keep = _open[run] = Keep()
+    return scope, keep
+
+
+def _end(scope: Scope, keep: Keep) -> list[BaseException]:
+    del _open[scope.run]
+    try:
+        faults = keep.close()
     finally:
-        del _open[scope.run]
-        keep.close()
+        _over(scope, keep)
+    return faults
+
+
+async def _aend(scope: Scope, keep: Keep) -> list[BaseException]:
+    del _open[scope.run]
+    try:
+        faults = await keep.aclose()
+    finally:
+        _over(scope, keep)
+    return faults
+
+
+def _over(scope: Scope, keep: Keep) -> None:
+    """What somebody still uses is closed by the last of them, at the latest when the process ends."""
+    if scope.folder:
+        _remove(scope.folder)
+    _late[:] = [one for one in _late if one.in_use]
+    if keep.in_use:
+        _at_exit()
+        _late.append(keep)
+
+
+def _failed(error: BaseException, faults: list[BaseException]) -> None:
+    if isinstance(error, ResourceError):
+        error.ends = ""
+    if isinstance(error, GeneratorExit):  # whoever closes an iterator has no error of the call's to look at
+        _raise(faults)
+    for fault in faults:
+        if isinstance(fault, KeyboardInterrupt):
+            raise fault
+        error.add_note(f"besides, {fault}")
+
+
+def _raise(faults: list[BaseException]) -> None:
+    if faults:
+        first = next((fault for fault in faults if not isinstance(fault, Exception)), faults[0])
+        for other in faults:
+            if other is not first:
+                first.add_note(f"besides, {other}")
+        raise first
+
+
+def _folder(run: str) -> str:
+    import tempfile  # 5 ms of importing, for what few calls need
+
+    return os.path.join(tempfile.gettempdir(), f"hypernodes-{run}")
+
+
+def _remove(folder: str) -> None:
+    """Remove the folder under another name, so that a worker on its way out cannot put a file into it meanwhile."""
+    import shutil
+
+    over = f"{folder}-over"
+    try:
+        os.rename(folder, over)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(over, ignore_errors=True)
 
 
 def keep_of(scope: Scope) -> Keep:
-    """What the call keeps where it is this process's, else what this process keeps."""
+    """What the call keeps where it is this process's, else what this process keeps.
+
+    Raises `PlaceError` where it was a call of this process, and is over.
+    """
     global _process
     found = _open.get(scope.run)
     if found is not None:
         return found
-    with _lock:
-        if _process is None:
-            _process = Keep()
-            atexit.register(_process.close)
-        return _process
+    if scope.run.startswith(_token):
+        raise PlaceError("the call that this node belongs to is over")
+    found = _process
+    if found is None:
+        found = _process = _process or Keep()
+        _at_exit()
+    return found
+
+
+def keeps_on(loop: object) -> list[tuple[Keep, Held]]:
+    """What was built on this event loop, the latest first, taken from who kept it: the loop is about to end."""
+    everybody = [*_open.values(), *_late, *([_process] if _process is not None else [])]
+    return [(keep, held) for keep in everybody for held in keep.take(loop)]
+
+
+_exits = False
+
+
+def _at_exit() -> None:
+    global _exits
+    if not _exits:
+        _exits = True
+        atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    for keep in [*_late, *([_process] if _process is not None else [])]:
+        keep.end()
 
 
 def _forget() -> None:
-    """A forked child owns nothing that its parent made."""
-    global _process
-    _process = None
+    """A forked child owns nothing that its parent made, and is another process to whoever asks."""
+    global _process, _token
+    _process, _token = None, os.urandom(6).hex()
     _open.clear()
+    _late.clear()
 
 
 if hasattr(os, "register_at_fork"):

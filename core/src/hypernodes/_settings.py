@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from hypernodes._errors import NodeDefinitionError, a_kind
 from hypernodes._events import Callback, Listener
 from hypernodes._limits import Retry
+from hypernodes._quota import Quota, quotas_of
 
 if TYPE_CHECKING:
     from hypernodes._node import Node
@@ -40,6 +41,8 @@ class Bounds(Protocol):
     def retry_delay(self) -> float | None: ...
     @property
     def keep_inputs(self) -> bool | None: ...
+    @property
+    def limits(self) -> Mapping[str, Any] | None: ...
 
 
 class Setting(NamedTuple):
@@ -47,7 +50,7 @@ class Setting(NamedTuple):
 
     `place` is an index into the places of the plan. `cache` is a cache, its address, or None. `heard`: the callbacks
     of this pipeline or of one around it hear something of it; without any of its own, when it begins and ends.
-    `timeout` is the shortest of those around, in seconds.
+    `timeout` is the shortest of those around, in seconds. `limits` are those that its nodes may count against.
     """
 
     place: int
@@ -63,10 +66,11 @@ class Setting(NamedTuple):
     retries_origin: str = ""
     retry_delay: float = 0.0
     keep_inputs: bool = False
+    limits: tuple[Quota, ...] = ()
 
-    def bounded_by(self, pipeline: Bounds, name: str) -> Setting:
-        """This setting with the pipeline's limits, under the name it has here. A longer timeout bounds nothing."""
-        found = self
+    def bounded_by(self, pipeline: Bounds, path: tuple[str, ...]) -> Setting:
+        """This setting with the pipeline's limits, under the path it has here. A longer timeout bounds nothing."""
+        found, name = self, path[-1]
         if pipeline.timeout is not None and (self.timeout is None or pipeline.timeout < self.timeout):
             found = found._replace(timeout=pipeline.timeout, timeout_origin=name)
         if pipeline.retries is not None:
@@ -75,6 +79,11 @@ class Setting(NamedTuple):
             found = found._replace(retry_delay=pipeline.retry_delay)
         if pipeline.keep_inputs is not None:
             found = found._replace(keep_inputs=pipeline.keep_inputs)
+        if pipeline.limits:
+            known = {quota.name: quota for quota in found.limits}
+            for quota in quotas_of(f"pipeline '{name}'", pipeline.limits).values():
+                known[quota.name] = quota._replace(origin=name, key=f"{quota.name} of {' > '.join(path)}")
+            found = found._replace(limits=tuple(known.values()))
         return found
 
     def retry_of(self, node: Node[..., Any]) -> Retry | None:

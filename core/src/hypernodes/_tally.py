@@ -146,7 +146,7 @@ class Tally:
                 part.done += 1
                 if event.status == "error":
                     part.spoilt += 1
-        elif kind != "place":
+        elif kind not in ("place", "resource"):
             self._call(event)
 
     def workers(self) -> set[str]:

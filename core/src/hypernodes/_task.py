@@ -12,6 +12,7 @@ from hypernodes._answer import unpack
 from hypernodes._batch_call import drive
 from hypernodes._blocks import run_block
 from hypernodes._clock import CLOCK
+from hypernodes._errors import ResourceError
 from hypernodes._failure import Failure
 from hypernodes._late import importing
 from hypernodes._layout import Layout, batch_of, lay_out, rows_of_block
@@ -292,7 +293,11 @@ async def _run_in_blocks(
     size, width = rows_of_block(stage.block), len(stage.inputs)
     for first in range(0, len(rows), size):
         some = list(rows[first : first + size])
-        block = await run_block(layout, columns_of(some, width), len(some), salvages=stage.salvages)
+        try:
+            block = await run_block(layout, columns_of(some, width), len(some), salvages=stage.salvages)
+        except ResourceError as error:
+            error.at(place)
+            raise
         found: list[tuple[Any, ...]]
         found = list(zip(*block.columns, strict=True)) if block.columns else [()] * len(block.rows)
         if not block.faults:
@@ -314,7 +319,7 @@ def failed_row(stage: Stage, program: Program, error: BaseException, place: str)
     made = program.made(error) if stage.salvages else None
     located = program.locate(error)
     if located is None:
-        raise error
+        raise error.at(place) if isinstance(error, ResourceError) else error
     failure = located.failure(place)
     return failure if made is None else replace(failure, made=made), located.step
 

@@ -18,6 +18,7 @@ from hypernodes._errors import TypeMismatchError
 from hypernodes._graph import Graph
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
+from hypernodes._resource import Resource
 
 __all__ = ["check_types"]
 
@@ -35,9 +36,11 @@ def check_types(graph: Graph) -> None:
             maker = graph.nodes[at]
             made, taken = _output(maker, parameter.name), _input(reader, parameter.name)
             if made is not taken and _clash(made, taken):
+                makes = "resource" if isinstance(maker, Resource) else "node"
+                takes = "resource" if isinstance(reader, Resource) else "node"
                 raise TypeMismatchError(
-                    f"pipeline '{graph.name}': node '{maker.name}' returns '{parameter.name}' as {_name(made)}, but "
-                    f"node '{reader.name}' takes '{parameter.name}' as {_name(taken)}; correct an annotation, or "
+                    f"pipeline '{graph.name}': {makes} '{maker.name}' returns '{parameter.name}' as {_name(made)}, but "
+                    f"{takes} '{reader.name}' takes '{parameter.name}' as {_name(taken)}; correct an annotation, or "
                     "switch the check off with Pipeline(..., check_types=False)"
                 )
 
@@ -49,8 +52,12 @@ def _output(node: GraphNode, name: str) -> Any:
         name = next(inner for inner, outer in node.outer_names.items() if outer == name)
         graph = node.pipeline.graph
         node = graph.nodes[graph.producers[name]]
+    if isinstance(node, Resource):
+        return _built(node)
     if not isinstance(node, Node):
         return _UNKNOWN
+    if node.is_generator:
+        return _UNKNOWN if node.unpacks else list
     hint = _hint(node.func, "return")
     if node.unpacks:
         parts = typing.get_args(hint)
@@ -60,9 +67,22 @@ def _output(node: GraphNode, name: str) -> Any:
     return hint if node.batching is None else _element(hint)
 
 
+_YIELDS = {"Iterator", "Generator", "Iterable", "AsyncIterator", "AsyncGenerator", "AsyncIterable"}
+
+
+def _built(resource: Resource) -> Any:
+    """What a resource is: what its function returns, or what it yields."""
+    hint = _hint(resource.func, "return")
+    if not resource.is_generator:
+        return hint
+    parts = typing.get_args(hint)
+    yields = getattr(typing.get_origin(hint), "__name__", "") in _YIELDS
+    return parts[0] if yields and parts else _UNKNOWN
+
+
 def _input(node: GraphNode, name: str) -> Any:
     if not isinstance(node, Node):
-        return _UNKNOWN
+        return _hint(node.func, name) if isinstance(node, Resource) else _UNKNOWN
     hint = _hint(node.func, name)
     # What another node makes comes as a list, one element for each item, unless the parameter never takes one.
     return hint if node.batching is None or name in node.batching.singles else _element(hint)

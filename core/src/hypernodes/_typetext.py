@@ -10,6 +10,7 @@ from typing import Any
 
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import GraphNode, Node
+from hypernodes._resource import Resource
 
 __all__ = ["LONGEST", "input_text", "listed", "output_text", "short"]
 
@@ -28,6 +29,8 @@ def output_text(node: GraphNode, name: str) -> str:
             name = next(inner for inner, outer in node.outer_names.items() if outer == name)
         graph = node.pipeline.graph
         node = graph.nodes[graph.producers[name]]
+    if isinstance(node, Resource):
+        return "" if node.is_generator else short(_annotations(node).get("return"))
     return listed(_returned(node, name), lists) if isinstance(node, Node) else ""
 
 
@@ -46,7 +49,7 @@ def input_text(node: GraphNode, name: str) -> str:
             nodes = reader.pipeline.graph.nodes
             takers = [each for each in nodes if any(parameter.name == inner for parameter in each.parameters)]
             todo += [(taker, inner, lists) for taker in reversed(takers)]
-        elif isinstance(reader, Node):
+        elif isinstance(reader, Node | Resource):
             text = short(_annotations(reader).get(read))
             if text:
                 return listed(text, lists)
@@ -74,10 +77,26 @@ def short(hint: Any) -> str:
 
 def _returned(node: Node[..., Any], name: str) -> str:
     hint = _annotations(node).get("return")
+    if node.is_generator:
+        return "" if node.unpacks or hint is None else listed(short(_yielded(hint)), 1) or "list"
     if not node.unpacks:
         return short(hint)
     parts = _parts(hint)
     return short(parts[node.outputs.index(name)]) if len(parts) == len(node.outputs) else ""
+
+
+def _yielded(hint: Any) -> Any:
+    """What the annotation of a generator, `Iterator[str]` say, tells of each item; None where it tells nothing."""
+    if not isinstance(hint, str):
+        return next(iter(typing.get_args(hint)), None)
+    try:
+        read = ast.parse(hint.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    if not isinstance(read, ast.Subscript):
+        return None
+    # Of `Generator[str, None, None]` the first.
+    return ast.unparse(read.slice.elts[0] if isinstance(read.slice, ast.Tuple) and read.slice.elts else read.slice)
 
 
 def _parts(hint: Any) -> Sequence[Any]:
@@ -97,7 +116,7 @@ def _parts(hint: Any) -> Sequence[Any]:
     return () if "..." in texts else texts
 
 
-def _annotations(node: Node[..., Any]) -> dict[str, Any]:
+def _annotations(node: Node[..., Any] | Resource) -> dict[str, Any]:
     found = getattr(node.func, "__annotations__", None)
     return found if isinstance(found, dict) else {}
 

@@ -7,6 +7,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter, time
 from typing import Any
 
@@ -16,7 +17,8 @@ from hypernodes._events import Callback, Event, Listener, Run
 from hypernodes._failure import Failure
 from hypernodes._hops import places_of
 from hypernodes._plan import MapStep, Plan, Step, leaves
-from hypernodes._record import Record, Span, watching
+from hypernodes._record import Built, Record, Span, watching
+from hypernodes._scope import Scope
 from hypernodes._task import Batch
 
 __all__ = ["Watch"]
@@ -91,6 +93,7 @@ class Watch:
         self._expected: dict[tuple[str, ...], int | None] = {}
         self._order: dict[tuple[str, ...], int] = {}
         self._open_places: dict[str, list[tuple[str, float]]] = {}
+        self._open_resources: list[tuple[Event, float]] = []
         self._open_nodes: dict[str, tuple[tuple[str, _Open, Any], Record, float]] = {}
         self._over = False
         self._stack = contextlib.ExitStack()
@@ -161,6 +164,9 @@ class Watch:
         for name, opened in self._open_places.items():
             for span, clock in opened:
                 self._tell_place("end", name, span, perf_counter() - clock)
+        for event, clock in reversed(self._open_resources):
+            end = replace(event, phase="end", time=time(), seconds=perf_counter() - clock, status="ok")
+            self._tell(self._heard(event.path[:-1]), end)
 
     def span(self, index: int) -> Span:
         """What says of a row which one it is."""
@@ -218,6 +224,27 @@ class Watch:
         )
         self._tell(self._heard(root.path), event)
 
+    def belongs(self, scope: Scope | None) -> None:
+        """Hear of the resources that are built for this scope, too."""
+        if scope is not None:
+            self._stack.enter_context(watching(scope.run, self))
+
+    def _resource(self, built: Built) -> None:
+        """A resource is there from now on; one that could not be built ends at once."""
+        root = self._root
+        event = Event(
+            *("resource", "start", self.id, self._span(), root.span, built.path, (None,) * len(built.path)),
+            *(built.started + built.seconds, built.seconds),
+            place=self._place_of.get(built.node, ""),
+            worker=built.worker,
+        )
+        listeners = self._heard(built.path[:-1])
+        self._tell(listeners, event)
+        if built.status == "ok":
+            self._open_resources.append((event, perf_counter()))
+        else:
+            self._tell(listeners, replace(event, phase="end", seconds=0.0, status=built.status, error=built.error))
+
     # -- what nodes tell
 
     def started(self, span: Span, path: tuple[str, ...], at: float, worker: str) -> Any:
@@ -234,9 +261,12 @@ class Watch:
             if token is not None and self._open_nodes.pop(token[0], None) is not None:
                 self._node_ends(token, record)
 
-    def told(self, record: Record) -> None:
+    def told(self, record: Record | Built) -> None:
         with self._lock:
             if self._over:
+                return
+            if isinstance(record, Built):
+                self._resource(record)
                 return
             self._node_ends(self._node_begins(record.span, record.path, record.started, record.worker), record)
 

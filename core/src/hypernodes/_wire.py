@@ -18,16 +18,19 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypernodes._context import Context
 from hypernodes._diagnose import culprit
-from hypernodes._errors import RemoteError, UnsendableError, VersionMismatchError
+from hypernodes._errors import RemoteError, ResourceError, UnsendableError, VersionMismatchError
 from hypernodes._failure import Failure, text_of
 from hypernodes._late import importing
-from hypernodes._record import Record, collecting, deliver
+from hypernodes._record import Built, Record, collecting, deliver
 from hypernodes._table import Table
 from hypernodes._task import LEFT, Reply, Stage, Task, run_rows
+
+if TYPE_CHECKING:
+    from hypernodes._plan import Step
 
 __all__ = [
     "Packer",
@@ -122,7 +125,7 @@ def dump_columns(value: Any, columns: Sequence[list[Any]], buffers: list[Any]) -
 def unpack_reply(frames: Sequence[Buffer]) -> Reply:
     """What came of a request; what was noted of its nodes goes on to who watches.
 
-    Raises what the far side could not even begin with, or what unpickling raises.
+    Raises what the far side could not even begin with, a resource that it could not build, or what unpickling raises.
     """
     head = json.loads(bytes(frames[0]))
     if head["status"] == "mismatch":
@@ -131,6 +134,10 @@ def unpack_reply(frames: Sequence[Buffer]) -> Reply:
         raise UnsendableError(head["why"])
     if head["status"] == "rows unreadable":
         raise RowsUnreadable(head["why"])
+    if head["status"] == "resource":
+        error, cause, records = pickle.loads(frames[1])
+        deliver(records)
+        raise error from cause
     columns, count, failures, records = pickle.loads(frames[1], buffers=frames[2:])
     deliver(records)
     return Reply(Table(columns, count), failures, head["seconds"])
@@ -176,6 +183,10 @@ def _unsendable_stage(stage: Stage, error: BaseException) -> UnsendableError:
         if isinstance(step, MapStep):
             todo += step.inner.steps
             continue
+        if step.needs:
+            fault = _unsendable_resource(step)
+            if fault is not None:
+                return fault
         try:
             dumps(step.node)
         except Exception as own:
@@ -185,6 +196,24 @@ def _unsendable_stage(stage: Stage, error: BaseException) -> UnsendableError:
                 "make it inside the function, or run this pipeline on threads"
             )
     return UnsendableError(f"the pipeline '{stage.name}' cannot be sent to another process: {text_of(error)}")
+
+
+def _unsendable_resource(step: Step) -> UnsendableError | None:
+    todo = [need for _, need in step.needs]
+    while todo:
+        need = todo.pop(0)
+        todo += [below for _, below in need.needs]
+        resource = need.resource
+        try:
+            dumps(resource)
+        except Exception as error:
+            return UnsendableError(
+                f"the function of resource '{resource.name}' (of {need.provider}), which node "
+                f"'{' > '.join(step.path)}' needs, cannot be sent to another process: "
+                f"{culprit(resource.func, resource.name)}: {text_of(error)}; make it inside the function, or run this "
+                "pipeline on threads"
+            )
+    return None
 
 
 # -- the far side
@@ -219,7 +248,12 @@ def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Sequence[Buffer
     context = Context.from_json(header["context"])
     started = time.perf_counter()
     with _restored(context), collecting() as records:
-        reply = run_rows(stage, rows, context.place) if engine is None else engine.run_rows(stage, rows, context)
+        try:
+            reply = run_rows(stage, rows, context.place) if engine is None else engine.run_rows(stage, rows, context)
+        except ResourceError as error:
+            if not error.ends:
+                raise
+            return _pack_end(error.at(context.place), records)
     return _pack_reply(stage, reply._replace(seconds=time.perf_counter() - started), records, context.place)
 
 
@@ -244,7 +278,7 @@ def _stage(digest: str, blobs: Mapping[str, Sequence[Buffer]]) -> Stage:
     return found
 
 
-def _pack_reply(stage: Stage, reply: Reply, records: list[Record], place: str) -> list[Buffer]:
+def _pack_reply(stage: Stage, reply: Reply, records: list[Record | Built], place: str) -> list[Buffer]:
     failures = {at: (_portable(failure), step) for at, (failure, step) in reply.failures.items()}
     values = reply.values
     buffers: list[Any] = []
@@ -269,12 +303,26 @@ def _dump_reply(
     stage: Stage,
     values: Sequence[tuple[Any, ...] | None],
     failures: dict[int, tuple[Failure, int]],
-    records: list[Record],
+    records: list[Record | Built],
     buffers: list[Any],
 ) -> bytes:
     table = Table.of(values, len(stage.outputs))
     told = (table.columns, table.height, failures, records)
     return dumps(told, buffers) if failures or records else dump_columns(told, table.columns, buffers)
+
+
+def _pack_end(error: ResourceError, records: list[Record | Built]) -> list[Buffer]:
+    """That a resource could not be built, with what its function raised as far as that can travel."""
+    cause = error.__cause__
+    if cause is not None:
+        text = _traceback_text(cause)
+        cause = _surviving(cause, RemoteError(type(cause).__qualname__, text_of(cause), text))
+        if not any(note.startswith(_REMOTE) for note in getattr(error, "__notes__", ())):
+            error.add_note(f"{_REMOTE}\n{text.rstrip()}")
+    return [_status("resource"), dumps((error, cause, records))]
+
+
+_REMOTE = "remote traceback of its function:"
 
 
 def _in_place(failure: Failure, place: str) -> Failure:
@@ -328,17 +376,19 @@ def _portable(failure: Failure) -> Failure:
     """The failure with its traceback as text, and an exception that is known to survive the trip."""
     from dataclasses import replace
 
-    error = failure.error
-    text = _traceback_text(error)
+    text = _traceback_text(failure.error)
+    error = _surviving(failure.error, RemoteError(failure.type_name, failure.message, text))
+    return replace(failure, error=error, traceback_text=text, made=_sendable(failure.made))
+
+
+def _surviving(error: BaseException, instead: RemoteError) -> BaseException:
+    """The exception where it is known to survive the trip."""
     try:
         back = pickle.loads(dumps(error))
-        survives = type(back).__qualname__ == type(error).__qualname__
     except BaseException:
         # Whatever a user's exception does when it is pickled or rebuilt, its text still comes home.
-        survives = False
-    if not survives:
-        error = RemoteError(failure.type_name, failure.message, text)
-    return replace(failure, error=error, traceback_text=text, made=_sendable(failure.made))
+        return instead
+    return error if type(back).__qualname__ == type(error).__qualname__ else instead
 
 
 def _sendable(made: dict[int, Any] | None) -> dict[int, Any] | None:

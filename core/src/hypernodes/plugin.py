@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hypernodes._bytes_cache import BytesCache, Kept, Refused
     from hypernodes._cache import Cache, Found, Note
     from hypernodes._context import Context
+    from hypernodes._demand import Demand
     from hypernodes._diagram import Diagram, DiagramCluster, DiagramEdge, DiagramNode
     from hypernodes._engine import Engine, Feed, Site
     from hypernodes._errors import (
@@ -51,6 +52,7 @@ __all__ = [
     "CacheSpec",
     "CacheWarning",
     "Context",
+    "Demand",
     "Diagram",
     "DiagramCluster",
     "DiagramEdge",
@@ -104,6 +106,7 @@ _HOMES = {
     "_bytes_cache": ("BytesCache", "Kept", "Refused"),
     "_cache": ("Cache", "Found", "Note"),
     "_context": ("Context",),
+    "_demand": ("Demand",),
     "_diagram": ("Diagram", "DiagramCluster", "DiagramEdge", "DiagramNode"),
     "_engine": ("Engine", "Feed", "Site"),
     "_errors": (

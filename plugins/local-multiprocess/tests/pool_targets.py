@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import atexit
+import collections
 import ctypes
+import itertools
 import os
 import pickle
 import re
 import signal
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 Blobs = Mapping[str, list[memoryview]]
+
+_kept: list[Any] = []
 
 
 def echo(frames: list[memoryview], blobs: Blobs) -> list[memoryview]:
@@ -56,6 +62,15 @@ def fill_in_place(array: Any) -> Any:
     return array
 
 
+def keep_and_double(array: Any) -> Any:
+    _kept.append((array, float(array[0])))
+    return array * 2
+
+
+def kept_are_whole() -> bool:
+    return all(bool((array == first).all()) for array, first in _kept)
+
+
 def sizes(*values: bytes) -> list[int]:
     return [len(value) for value in values]
 
@@ -81,7 +96,6 @@ def surroundings() -> dict[str, Any]:
         "argv": sys.argv,
         "warnoptions": sys.warnoptions,
         "sigint": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
-        "sigterm": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
         "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "tasks": len(os.listdir("/proc/self/task")),
         "stdin": sys.stdin.read(),
@@ -172,3 +186,100 @@ def nest(path: str) -> None:
     while len(pool.pids) < 2:
         time.sleep(0.002)
     pool.submit([pickle.dumps(("touch_then", path, "spin"))]).result()
+
+
+def sigterm_in_a_copy() -> int:
+    """How a copy that user code forked ends by SIGTERM."""
+    child = os.fork()
+    if not child:
+        signal.pause()
+    os.kill(child, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def keep_a_folder() -> str:
+    _kept.append(tempfile.TemporaryDirectory())
+    name: str = _kept[-1].name
+    return name
+
+
+def remember_then(farewell: str, begun: str, name: str) -> Any:
+    """Build something that is closed at the end of this process, then go on."""
+    remember_to_write(farewell)
+    return touch_then(begun, name)
+
+
+def remember_to_wait(begun: str, path: str) -> int:
+    """An exit function that takes long."""
+    atexit.register(Path(path).write_text, "goodbye")  # the last to run
+    atexit.register(sleep)
+    atexit.register(Path(begun).touch)
+    return os.getpid()
+
+
+def wait_for_lock() -> None:
+    lock = threading.Lock()
+    with lock, lock:
+        pass
+
+
+def wait_for_thread() -> None:
+    thread = threading.Thread(target=sleep, daemon=True)
+    thread.start()
+    thread.join()
+
+
+def wait_for_loop() -> None:
+    import asyncio
+
+    async def wait() -> None:
+        await asyncio.gather(*(asyncio.sleep(300) for _ in range(3)))
+
+    asyncio.run(wait())
+
+
+def wait_for_program() -> None:
+    os.waitpid(os.posix_spawn("/bin/sleep", ["sleep", "0.3"], {}), 0)
+    sleep()
+
+
+def catch_exceptions() -> None:
+    while True:
+        try:
+            sleep()
+        except Exception:
+            continue
+
+
+def swallow_everything() -> None:
+    while True:
+        try:
+            sleep()
+        except BaseException:
+            continue
+
+
+def swallow_and_return() -> int:
+    try:
+        sleep()
+    except BaseException:
+        return 7
+    return 0
+
+
+def swallow_and_raise() -> None:
+    try:
+        sleep()
+    except BaseException as error:
+        raise ValueError("swallowed") from error
+
+
+def wait_in_finally() -> None:
+    try:
+        sleep()
+    finally:
+        sleep()
+
+
+def never_back_from_c() -> None:
+    collections.deque(itertools.repeat(0), maxlen=0)

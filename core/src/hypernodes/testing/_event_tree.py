@@ -12,6 +12,9 @@ __all__ = ["Branch", "EventLog", "event_problems", "normalised", "outline"]
 
 Position = tuple[tuple[int, int], ...]
 
+_ASIDE = ("place", "resource")
+"""Which of them there are depends on how many places and workers there are."""
+
 
 class Branch(NamedTuple):
     """A part of a call, with the parts in it in an order of their own."""
@@ -63,7 +66,8 @@ class EventLog(Callback):
 def normalised(events: Iterable[Event], steps: Sequence[tuple[str, ...]] = ()) -> Branch:
     """The tree of a call's events without what may differ between engines and places.
 
-    Left out are times, the ids of spans, the names of places and workers, the order among siblings and `place` events;
+    Left out are times, the ids of spans, the names of places and workers, the order among siblings, and `place` and
+    `resource` events;
     in a row that fails, what comes after the failing node when one node runs after another; and, where the failure of
     an item ended the map, the items after that one. `steps` are the paths of the nodes in their order, as `Run.steps`
     has them; without them the order is that in which they first began. Raises ValueError unless the events make a
@@ -81,7 +85,7 @@ class _Tree:
         self.ends = {event.span: event for event in events if event.phase == "end"}
         self.below: dict[str, list[str]] = {}
         self.order: dict[tuple[str, ...], int] = {}
-        started = [event for event in events if event.phase == "start" and event.kind != "place"]
+        started = [event for event in events if event.phase == "start" and event.kind not in _ASIDE]
         for path in (*steps, *(event.path for event in started if event.kind == "node")):
             for depth in range(1, len(path) + 1):
                 self.order.setdefault(path[:depth], len(self.order))

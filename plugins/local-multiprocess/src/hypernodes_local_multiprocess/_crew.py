@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from hypernodes import PlaceError, RemoteError, WorkerLostError
-from hypernodes_local_multiprocess import _frames
+from hypernodes_local_multiprocess import _ending, _frames
 from hypernodes_local_multiprocess._frames import Message
 from hypernodes_local_multiprocess._handle import Call, WorkerHandle
 from hypernodes_local_multiprocess._starter import Starter
@@ -22,7 +22,7 @@ __all__ = ["Crew", "Outcome"]
 
 _START_ATTEMPTS = 10  # deaths in a row before any worker was ready: then the crew gives up
 _SEND_ATTEMPTS = 100  # a call that so many workers died with before they began it is not sent once more
-_FAREWELL = 3.0  # seconds for idle workers to run their exit functions
+_SLACK = 0.5  # seconds after the grace for the zygote to kill and go, before it is told to do so at once
 
 Outcome = list[memoryview] | Exception
 
@@ -101,18 +101,19 @@ class Crew:
     def give_up(self, fault: str) -> None:
         """There can be no workers: end what is left of them, and keep the reason."""
         self.fault = self.fault or fault
-        self.dismiss()
+        self.dismiss(lambda: True)
 
-    def say_farewell(self, impatient: Callable[[], bool]) -> None:
-        """Let idle workers run their exit functions, for a few seconds at most."""
-        deadline = time.monotonic() + _FAREWELL
+    def say_farewell(self, impatient: Callable[[], bool]) -> bool:
+        """Let idle workers run their exit functions, for a few seconds at most; False when that was not enough."""
+        deadline = time.monotonic() + _ending.FAREWELL
         for worker in self._workers.values():
             worker.part()
         while any(worker.pid for worker in self._workers.values()) and not impatient():
             left = deadline - time.monotonic()
             if left <= 0:
-                return
+                return False
             self.turn(left)
+        return True
 
     def turn(self, timeout: float | None = None) -> None:
         """Wait for news of any kind, at most `timeout` seconds, and act on it."""
@@ -120,9 +121,14 @@ class Crew:
             if key.fileobj.fileno() >= 0:  # type: ignore[union-attr]  # an earlier event of this turn may have closed it
                 key.data()
 
-    def dismiss(self) -> list[Call]:
-        """End every process at once, wait until they are gone, and return the calls that they had."""
+    def dismiss(self, impatient: Callable[[], bool]) -> list[Call]:
+        """End every process, wait until they are gone, and return the calls that they had.
+
+        The workers are asked to, and killed when the grace is over or somebody is impatient.
+        """
         if self._starter is not None:
+            if not impatient():
+                self._wait_for_end(self._starter, impatient)
             self._unregister(self._starter.sock)
             self._starter.close()
             self._starter = None
@@ -136,6 +142,22 @@ class Crew:
                 self._settle(call, PlaceError(self.fault))
             return []
         return calls
+
+    def _wait_for_end(self, starter: Starter, impatient: Callable[[], bool]) -> None:
+        alive = True
+
+        def listen() -> None:
+            nonlocal alive
+            alive = starter.events()[1]
+
+        for worker in self._workers.values():
+            self._unregister(worker.sock)  # what it still says is for nobody
+        self._unregister(starter.sock)
+        self._selector.register(starter.sock, selectors.EVENT_READ, listen)
+        starter.hang_up()
+        deadline = time.monotonic() + _ending.GRACE + _SLACK
+        while alive and not impatient() and (left := deadline - time.monotonic()) > 0:
+            self.turn(left)
 
     def _give(self, worker: WorkerHandle, call: Call) -> None:
         if not call.sent and not call.future.set_running_or_notify_cancel():

@@ -31,6 +31,9 @@ class Closing(IntEnum):
     NO = 0
     WHEN_DONE = 1
     NOW = 2
+    """Workers are asked to end, whatever they run, and killed after a short grace."""
+    AT_ONCE = 3
+    """Workers are killed."""
 
 
 class Manager:
@@ -54,6 +57,7 @@ class Manager:
         self._pending: deque[Call] = deque()
         self._settled: deque[tuple[Call, Outcome]] = deque()
         self._crew = Crew(size, target, self._selector, self._pending, self._settle)
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hypernodes-pool", daemon=True)
         self._thread.start()
         # Runs before daemon threads are stopped, so that this one can still see to the end of its processes.
@@ -89,8 +93,21 @@ class Manager:
                 self._wake()
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until thread and processes are gone; at once in the callback of a future, which they wait for."""
-        if not self.is_foreign and threading.current_thread() is not self._thread:
+        """Wait until thread and processes are gone; at once in the callback of a future, which they wait for.
+
+        An interrupt while workers have their grace ends it.
+        """
+        if self.is_foreign or threading.current_thread() is self._thread:
+            return
+        # Not by `join`: an interrupt in it makes Python take the thread for ended (bpo-45274), and the next one return.
+        try:
+            self._over.wait(timeout)
+        except BaseException:
+            if self._closing is Closing.NOW:
+                self.close(Closing.AT_ONCE)
+                self._over.wait(timeout)
+            raise
+        if self._over.is_set():
             self._thread.join(timeout)
 
     def _wake(self) -> None:
@@ -114,18 +131,22 @@ class Manager:
                 if self._finished():
                     break
                 self._crew.turn()
-            if self._closing is Closing.WHEN_DONE:
-                self._crew.say_farewell(lambda: self._closing is Closing.NOW)
+            hasty = self._closing >= Closing.NOW
+            if not hasty and not self._crew.say_farewell(lambda: self._closing >= Closing.NOW):
+                self.close(Closing.AT_ONCE)
         except BaseException as error:
             _log.exception("a process pool failed; its calls are given up")
             self._crew.fault = f"the process pool failed: {type(error).__name__}: {error}"
         finally:
-            self._tear_down()
+            try:
+                self._tear_down()
+            finally:
+                self._over.set()
 
     def _finished(self) -> bool:
         if self._closing is Closing.WHEN_DONE:
             return not (self._posted or self._pending or self._settled or self._crew.busy)
-        return self._closing is Closing.NOW
+        return self._closing >= Closing.NOW
 
     def _on_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -163,7 +184,7 @@ class Manager:
                 _log.exception("the callback of a call to a process pool failed")
 
     def _tear_down(self) -> None:
-        running = self._crew.dismiss()
+        running = self._crew.dismiss(lambda: self._closing is Closing.AT_ONCE)
         with self._door:
             assert self._posted is not None
             unsent = [*self._pending, *self._posted]

@@ -26,7 +26,7 @@ class ProcessPool:
 
     The workers are forked from a small process of the pool's own, never from this one, so that neither threads nor
     a script without a main guard are in the way. They end with the pool, and with this process however it ends.
-    A pool that is forgotten finishes its calls; at the end of the interpreter what is left is killed.
+    A pool that is forgotten finishes its calls; at the end of the interpreter what is left is stopped.
 
     Raises `PlaceError` where processes cannot be forked. A target that cannot be imported fails every call.
     """
@@ -71,9 +71,11 @@ class ProcessPool:
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, kill: bool = False) -> None:
         """Take no more calls, finish those that there are, end the workers.
 
-        With `cancel_futures` calls that were not sent yet are cancelled; with `kill` the workers are killed at
-        once, calls that were not sent are cancelled and the others fail with `CancelledError`. With `wait`
-        nothing of the pool is left on return: no process, thread or descriptor.
+        With `cancel_futures` calls that were not sent yet are cancelled; with `kill` the workers are asked to end by
+        SIGTERM and killed where they have not within a second (at an interrupt while this waits: at once), calls that
+        were not sent are cancelled and the others fail with `CancelledError`. In every case workers run the functions
+        they registered by `atexit`, as far as their main thread gets there. With `wait` nothing of the pool is left
+        on return: no process, thread or descriptor.
         """
         self._manager.close(Closing.NOW if kill else Closing.WHEN_DONE, cancel=cancel_futures)
         if wait:

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from hypernodes import PlaceError
+from hypernodes_local_multiprocess import _ending
 from hypernodes_local_multiprocess._frames import Outbox, Packet
 
 __all__ = ["Starter"]
@@ -87,13 +88,21 @@ class Starter:
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines], alive
 
-    def close(self) -> int:
-        """End the zygote and all workers, wait for that, and return its exit code."""
+    def hang_up(self) -> None:
+        """Let the zygote ask all workers to end, kill those that do not within the grace, and end itself."""
         self.outbox.clear()
-        self.sock.settimeout(_PATIENCE)
         try:
             # Unlike close(), this reaches the zygote even when a forked copy of this process holds the socket.
             self.sock.shutdown(socket.SHUT_WR)
+        except OSError:  # it hung up first
+            return
+
+    def close(self) -> int:
+        """End the zygote and all workers at once, wait for that, and return its exit code."""
+        self._process.send_signal(_ending.AT_ONCE)
+        self.hang_up()
+        self.sock.settimeout(_PATIENCE)
+        try:
             while self.sock.recv(_CHUNK):
                 continue
         except TimeoutError:

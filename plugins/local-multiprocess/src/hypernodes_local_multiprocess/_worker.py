@@ -7,17 +7,16 @@ which calls had not begun.
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import socket
 import struct
-import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hypernodes_local_multiprocess import _frames
+from hypernodes_local_multiprocess import _ending, _frames
+from hypernodes_local_multiprocess._arena import Arena
 from hypernodes_local_multiprocess._frames import Message, Outbox, Packet, Reader
 from hypernodes_local_multiprocess._shelf import Shelf
 
@@ -37,8 +36,11 @@ tainted: it leaves after the reply, and the pool replaces it."""
 
 
 def serve(sock: socket.socket, tickets: int, target: Target) -> None:
-    """Answer calls until the socket ends or the target declares this worker tainted."""
-    reader, outbox = Reader(sock), Outbox(sock)
+    """Answer calls until the socket ends, the target declares this worker tainted, or SIGTERM was swallowed by it.
+
+    Raises `Ended` at a SIGTERM.
+    """
+    reader, outbox, arena = Reader(sock), Outbox(sock), Arena()
     shelf: Shelf[list[memoryview]] = Shelf()
     held: int | None = None
     worker = os.getpid()
@@ -47,12 +49,12 @@ def serve(sock: socket.socket, tickets: int, target: Target) -> None:
         message = reader.take()
         if message is None:
             if not reader.fill():
-                _run_exit_functions()
                 return
             continue
         if message.lost is not None:
             raise message.lost
         frames, blobs = _unpack(message, shelf)
+        arena.freed(message.seen)
         ticket = message.ticket
         del message
         if held is None:
@@ -60,11 +62,13 @@ def serve(sock: socket.socket, tickets: int, target: Target) -> None:
         if held != ticket:  # taken back; a ticket in hand belongs to a later call
             continue
         held = None
-        packet, tainted = _answer(target, ticket, frames, blobs)
+        packet, tainted = _answer(target, ticket, frames, blobs, arena)
         if os.getpid() != worker:  # user code forked, and the copy has come back out of it
             os._exit(0)
+        if _ending.asked():
+            return
         del frames, blobs  # a waiting worker keeps no inputs alive
-        _flush_streams()
+        _ending.flush_streams()
         _send(outbox, packet)
         del packet
         if tainted:
@@ -77,16 +81,18 @@ def say_last_words(sock: socket.socket, error: BaseException) -> None:
 
 
 def _answer(
-    target: Target, ticket: int, frames: list[memoryview], blobs: Mapping[str, list[memoryview]]
+    target: Target, ticket: int, frames: list[memoryview], blobs: Mapping[str, list[memoryview]], arena: Arena
 ) -> tuple[Packet, bool]:
-    """Call the target; whatever it raises, even `SystemExit`, becomes an error reply."""
+    """Call the target; whatever it raises, even `SystemExit`, becomes an error reply. Only `Ended` passes."""
     try:
         reply = target(frames, blobs)
         tainted = False
         if isinstance(reply, tuple) and len(reply) == 2 and isinstance(reply[1], bool):
             reply, tainted = reply
         kind = _frames.LAST_RESULT if tainted else _frames.RESULT
-        return _frames.encode(kind, ticket, [_frames.flat(frame) for frame in reply]), tainted
+        return _frames.encode(kind, ticket, [_frames.flat(frame) for frame in reply], arena), tainted
+    except _ending.Ended:
+        raise
     except BaseException as error:
         return _error(ticket, error), False
 
@@ -141,18 +147,3 @@ def _traceback(error: BaseException) -> str:
         return "".join(traceback.format_exception(error))
     except Exception as why:
         return f"<its traceback could not be made: {type(why).__name__}>"
-
-
-def _flush_streams() -> None:
-    """What the user printed appears before the result does."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not stream.closed:
-            try:
-                stream.flush()
-            except (OSError, ValueError):  # the reader of our output is gone, which fails no call
-                continue
-
-
-def _run_exit_functions() -> None:
-    atexit._run_exitfuncs()
-    _flush_streams()

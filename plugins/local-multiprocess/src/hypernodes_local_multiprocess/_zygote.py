@@ -6,6 +6,9 @@ safe here as nothing else ever runs: no thread can hold a lock at that moment.
 On the control socket go lines of JSON. From the pool: `{"spawn": serial, "path": ..., "cwd": ...}` with the
 worker's socket and ticket pipe, and `{"kill": serial}`. To the pool: `{"ended": serial, "pid": ..., "status": ...}`,
 `{"unforked": serial, "why": ...}` and `{"broken": text}`.
+
+When the pool hangs up, its process dies, or SIGTERM comes, the workers are asked to end, have a short grace, and are
+killed. By the signal `AT_ONCE` the pool says that there is no grace, or no more of it.
 """
 
 from __future__ import annotations
@@ -22,21 +25,23 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from typing import Any, NoReturn
 
-from hypernodes_local_multiprocess import _worker
+from hypernodes_local_multiprocess import _ending, _worker
 
 __all__ = ["main"]
 
 _CHUNK = 64 * 1024
 _PR_SET_PDEATHSIG = 1
+_HEARD = (signal.SIGCHLD, signal.SIGTERM, _ending.AT_ONCE)
 
 
 def main(control_fd: int, parent: int, target: str) -> NoReturn:
     """Serve the pool in process `parent` until it is gone, then end with every worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool decides what Ctrl-C means
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *_HEARD})
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     try:
@@ -61,35 +66,56 @@ class _Zygote:
         self._fds: list[int] = []
         # Only this process holds the writing end: workers read its end from the other.
         self._lifeline, self._life = os.pipe()
-        self._chld_read, self._chld_write = os.pipe()
-        os.set_blocking(self._chld_read, False)
-        os.set_blocking(self._chld_write, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self._chld_write, warn_on_full_buffer=False)
+        # Numbers of signals that came, as bytes; the handlers themselves do nothing.
+        self._heard_read, self._heard_write = os.pipe()
+        os.set_blocking(self._heard_read, False)
+        os.set_blocking(self._heard_write, False)
+        for number in _HEARD:
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(self._heard_write, warn_on_full_buffer=False)
+        self._at_once = False
         self._poll = select.poll()
-        for fd in (control.fileno(), self._chld_read):
+        for fd in (control.fileno(), self._heard_read):
             self._poll.register(fd, select.POLLIN)
         self._parent = _watch(parent)
         if self._parent is not None:
             self._poll.register(self._parent, select.POLLIN)
 
     def serve(self) -> NoReturn:
-        """Fork, kill and reap until the pool hangs up or its process dies."""
+        """Fork, kill and reap until the pool hangs up, its process dies, or a signal says so."""
         alive = True
         while alive:
             for fd, _ in self._poll.poll():
-                if fd == self._chld_read:
-                    os.read(fd, _CHUNK)
-                    self._reap(os.WNOHANG)
+                if fd == self._heard_read:
+                    alive = not self._listen() and alive
                 elif fd == self._parent:
                     alive = False  # other processes may hold copies of the pool's socket, so its end says nothing
                 elif not self._receive():
                     alive = False
-        for pid in self._serials:
-            os.kill(pid, signal.SIGKILL)
+        for fd in (self._control.fileno(), *([] if self._parent is None else [self._parent])):
+            self._poll.unregister(fd)
+        began = time.monotonic()
+        for seconds in (_ending.AGAIN, _ending.GRACE):
+            self._send_all(signal.SIGTERM)
+            while self._serials and not self._at_once and (left := began + seconds - time.monotonic()) > 0:
+                if self._poll.poll(left * 1000):
+                    self._listen()
+        self._send_all(signal.SIGKILL)
         while self._serials:
             self._reap(0)
         os._exit(0)
+
+    def _listen(self) -> bool:
+        """Act on signals that came; whether they say that this is the end."""
+        numbers = os.read(self._heard_read, _CHUNK)
+        self._reap(os.WNOHANG)
+        self._at_once = self._at_once or _ending.AT_ONCE in numbers
+        return self._at_once or signal.SIGTERM in numbers
+
+    def _send_all(self, number: int) -> None:
+        if not self._at_once or number == signal.SIGKILL:
+            for pid in self._serials:  # not reaped, so that the id is still this worker's
+                os.kill(pid, number)
 
     def _receive(self) -> bool:
         space = socket.CMSG_SPACE(8 * array.array("i").itemsize)
@@ -118,6 +144,7 @@ class _Zygote:
     def _spawn(self, request: dict[str, Any], sock: int, tickets: int) -> None:
         serial = request["spawn"]
         zygote = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)  # in the copy they would wake the zygote
         try:
             pid = os.fork()
         except OSError as error:
@@ -127,6 +154,7 @@ class _Zygote:
                 self._become_worker(request, sock, tickets, zygote)
             self._pids[serial] = pid
             self._serials[pid] = serial
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
         os.close(sock)
         os.close(tickets)
 
@@ -134,9 +162,10 @@ class _Zygote:
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in _HEARD:
+                signal.signal(number, signal.SIG_DFL)
             self._control.close()
-            for fd in (self._life, self._chld_read, self._chld_write, *self._fds):
+            for fd in (self._life, self._heard_read, self._heard_write, *self._fds):
                 os.close(fd)
             if self._parent is not None:
                 os.close(self._parent)
@@ -144,14 +173,21 @@ class _Zygote:
             atexit._clear()
             sock = socket.socket(fileno=sock_fd)  # open to the end: the pool has a worker that hangs up killed
             try:
+                _ending.obey()
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
                 sys.path[:] = request["path"]
                 if request["cwd"] is not None:
                     os.chdir(request["cwd"])
                 gc.enable()
                 _worker.serve(sock, tickets, _resolve(self._target))
                 status = 0
+            except _ending.Ended:
+                raise
             except BaseException as error:
                 _worker.say_last_words(sock, error)
+            _ending.leave(status)
+        except _ending.Ended:
+            _ending.leave(status)
         finally:
             os._exit(status)
 

@@ -67,7 +67,7 @@ class RunTrace:
 
     def _start(self, event: Event) -> None:
         if event.kind != "node":
-            self._unended += event.kind != "place"
+            self._unended += event.kind not in ("place", "resource")
             self._start_around(event)
         elif event.worker != _here():
             # It ran elsewhere and is over: its span is made when its end has been told too.
@@ -89,7 +89,7 @@ class RunTrace:
             facts["hypernodes.total"] = total
         span, began = self._span(event, facts)
         context = set_span_in_context(span, self._caller)
-        self._open[event.span] = _Open(span, began, context, is_place=event.kind == "place")
+        self._open[event.span] = _Open(span, began, context, is_place=event.kind in ("place", "resource"))
         if root:
             self._root = context
             self._crossing = Crossing(context, self._caller, baggage=self._baggage)
@@ -100,7 +100,7 @@ class RunTrace:
             if opened.scope is not None:
                 opened.scope.leave()
             del self._open[event.span]  # only now: interrupted before, the end of the run still finds the scope
-        if event.kind not in ("node", "place"):
+        if event.kind not in ("node", "place", "resource"):
             self._unended -= 1
             if self._unended <= 0:
                 self._close()

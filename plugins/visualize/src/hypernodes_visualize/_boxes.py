@@ -109,7 +109,8 @@ def _nested_notes(node: DiagramNode) -> list[str]:
 
 
 def _node_notes(node: DiagramNode) -> list[str]:
-    notes = ["async"] if node.is_async else []
+    notes = ["resource"] if node.kind == "resource" else []
+    notes += ["async"] if node.is_async else []
     if node.retries:
         notes.append(f"{node.retries} {'retry' if node.retries == 1 else 'retries'}")
     if node.timeout is not None:

@@ -229,6 +229,8 @@ def _fixed(size: Size) -> str:
 def _look(kind: str) -> str:
     if kind == "input":
         return ', shape=box, style="rounded,filled", fillcolor="#f1f3f5", color="#ced4da"'
+    if kind == "resource":
+        return ', style="rounded,filled,dashed"'
     return ", peripheries=2" if kind == "nested" else ""
 
 

@@ -44,7 +44,7 @@ def mermaid_of(diagram: Diagram, orient: str) -> str:
 
 def _node(node: DiagramNode) -> str:
     text = "<br/>".join(_escaped(words.text) for words in node_words(node))
-    before, after = {"input": ("([", "])"), "nested": ("[[", "]]")}.get(node.kind, ("[", "]"))
+    before, after = {"input": ("([", "])"), "nested": ("[[", "]]"), "resource": ("[(", ")]")}.get(node.kind, ("[", "]"))
     return f'{node.id}{before}"{text}"{after}'
 
 

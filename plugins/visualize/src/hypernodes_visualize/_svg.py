@@ -31,7 +31,7 @@ STYLE = (
     ".hn .frame{fill-opacity:.045;stroke-opacity:.55;stroke-width:1.2}.hn .title{font-weight:700}"
     ".hn .pill{fill-opacity:.13}.hn .place{font-weight:600}.hn .note{fill:#868e96}"
     ".hn .box{fill:#fff;stroke:#adb5bd;stroke-width:1.1}.hn .name{font-weight:600}"
-    ".hn .input .box{fill:#f1f3f5;stroke:#ced4da}.hn .optional .box{stroke-dasharray:4 3}"
+    ".hn .input .box{fill:#f1f3f5;stroke:#ced4da}.hn .optional .box,.hn .resource .box{stroke-dasharray:4 3}"
     ".hn .nested .box{stroke-width:1.4}.hn .back{fill:#fff;stroke:#ced4da}"
     ".hn .result{fill:#495057}.hn .wire{fill:none;stroke:#868e96;stroke-width:1.3}"
     ".hn .mapped .wire{stroke-width:2.6}.hn .head{fill:#868e96;stroke:none}"
