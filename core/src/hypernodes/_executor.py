@@ -127,7 +127,9 @@ class ExecutorEngine(Engine):
         if not self.shares_memory:
             _observers.inject(carrier)
         port = _ExecutorPort(self, site, workers, Context(stage.name, place, carrier), overlap)
-        return drive(scheduler, tasks, port, in_flight=workers * (1 + self.queued_per_worker))
+        # Where parts of a pipeline overlap, what queues for a worker would be ahead of a batch that is full by then.
+        queued = 0 if self.shares_memory and apart and blueprint.single is None else self.queued_per_worker
+        return drive(scheduler, tasks, port, in_flight=workers * (1 + queued))
 
 
 class _ExecutorPort:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hypernodes._backend import Backend, engine_of, engine_spec_of, label
 from hypernodes._gate import limits_of
-from hypernodes._local import LocalBackend
-from hypernodes._plan import HIDDEN, MapStep, Plan, Step
+from hypernodes._local import LocalBackend, strategy_of
+from hypernodes._plan import HIDDEN, MapStep, Plan, Step, leaves
 
 __all__ = ["Explanation", "Placement", "explain"]
 
@@ -119,8 +119,18 @@ def explain(plan: Plan) -> Explanation:
         outputs=tuple(name for name, _ in plan.outputs),
         nodes=nodes,
         crossings=_crossings(plan, plan.places, _HOME),
-        workers={node.place: _workers(node.backend) for node in nodes},
+        workers={label(backend): _workers(backend, _steps_at(plan, at)) for at, backend in _used(plan)},
     )
+
+
+def _used(plan: Plan) -> Iterator[tuple[int, Any]]:
+    """The places that nodes run in, in the order in which they are first needed."""
+    for at in dict.fromkeys(step.place for step in leaves(plan)):
+        yield at, plan.places[at]
+
+
+def _steps_at(plan: Plan, place: int) -> list[Step]:
+    return [step for step in leaves(plan) if step.place == place]
 
 
 def _placed(plan: Plan) -> Iterator[Placement]:
@@ -191,11 +201,14 @@ def _crossings(plan: Plan, places: tuple[Any, ...], home: int) -> int:
     return len(crossed) + inner
 
 
-def _workers(backend: Any) -> str:
+def _workers(backend: Any, steps: Sequence[Step]) -> str:
     spec = engine_spec_of(backend)
     workers = engine_of(backend).workers(backend.max_workers)
     bound = f"at most {workers} at once" if workers else "as many at once as it sees fit"
     modes = f"nodes {backend.node_execution}, items {backend.map_execution}"
+    named = getattr(backend, "map_strategy", None)
+    if named is not None or any(step.lists is not None for step in steps):
+        modes += f", map strategy {strategy_of(backend, steps)} ({'chosen by core' if named is None else 'named'})"
     return f"{spec.summary or spec.name}; {modes}; {bound}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from hypernodes._ledger import Ledger, TaskQueue
+from hypernodes._ledger import Ledger, TaskQueue, Waiting
 from hypernodes._pace import Pace
 from hypernodes._task import Stage, Task
 
@@ -58,13 +58,20 @@ class Lineup(Ledger):
         for at, (stage, tasks) in enumerate(self._split):
             if self._may_go(stage, lowest) and (self.fits is None or self.fits(tasks)):
                 return stage, self._drawn_part(at)
-        for stage, queue in reversed(self._queues.values()):
+        waiting = reversed(self._queues.values())
+        if self.ranks and not self.staged:
+            # Parts that each run few calls at a time overlap only if none of them takes up all workers.
+            waiting = iter(sorted(waiting, key=self._share))
+        for stage, queue in waiting:
             if queue and self._may_go(stage, lowest):
                 assert isinstance(queue, TaskQueue)
                 drawn = self._draw(stage, queue)
                 if drawn is not None:
                     return stage, drawn
         return None
+
+    def _share(self, entry: tuple[Stage, Waiting]) -> int:
+        return self._out_of[id(entry[0])]
 
     def _may_go(self, stage: Stage, lowest: int | None) -> bool:
         return self._is_free(stage) and (lowest is None or self.rank(stage) <= lowest)

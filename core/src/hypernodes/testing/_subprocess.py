@@ -40,6 +40,7 @@ class SubprocessBackend(Backend):
     machines: int = 1
     paths: tuple[str, ...] = ()
     label: str = ""
+    map_strategy: str | None = None
 
     def __post_init__(self) -> None:
         pair(self)
