@@ -139,13 +139,13 @@ def _shifted(located: Located, first: int) -> Located:
 async def _batched(part: Batched, block: _Open) -> None:
     step = part.step
     batching = step.node.batching
-    assert batching is not None and step.lists is not None
-    shared = [block.columns[slot] for name, slot in step.inputs if name not in step.lists]
+    assert batching is not None
+    shared = [block.columns[slot] for _, slot in part.singles]
     made: list[list[Any]] = [[] for _ in step.writes]
     failed: dict[int, BaseException] = {}
     clocks = [block.columns[slot] for slot in block.layout.clocks if slot in block.columns]
     for rows in batches(block.count, batching.size, shared):
-        started = time.time()
+        started = time.time() if clocks else 0.0
         if block.layout.in_thread is not None and not step.node.is_async:
             await block.layout.in_thread(call_batch_plainly, part, block.columns, rows, made, failed)
         else:
