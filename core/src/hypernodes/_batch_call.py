@@ -36,7 +36,8 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 def batches(count: int, size: int, shared: Sequence[Sequence[Any]]) -> Iterator[range]:
     """The rows of each batch: as many as fit, with the same value in each of the shared columns."""
     start = 0
-    for edge in (*sorted({at for column in shared for at in _changes(column)}), count):
+    edges = sorted({at for column in shared for at in _changes(column)}) if shared else ()
+    for edge in (*edges, count):
         for at in range(start, edge, size):
             yield range(at, min(at + size, edge))
         start = edge

@@ -34,7 +34,7 @@ class Fault(NamedTuple):
 class Block(NamedTuple):
     """What came of the rows of a block: which of them came through, their outputs in columns, and the others."""
 
-    rows: list[int]
+    rows: Sequence[int]
     columns: list[list[Any]]
     faults: dict[int, Fault]
 
@@ -45,11 +45,12 @@ class _Open:
     def __init__(self, layout: Layout, columns: Sequence[list[Any]], count: int, salvages: bool) -> None:
         self.layout, self.count = layout, count
         self.columns = dict(zip(layout.inputs, columns, strict=True))
-        for slot in layout.clocks.intersection(layout.inputs):
-            self.columns[slot] = own_times(self.columns[slot])
-        self.rows = list(range(count))
+        if layout.clocks:
+            for slot in layout.clocks.intersection(layout.inputs):
+                self.columns[slot] = own_times(self.columns[slot])
+        self.rows: Sequence[int] = range(count)
         self.faults: dict[int, Fault] = {}
-        self.salvaged = set(layout.outputs).difference(layout.inputs) if salvages else set()
+        self.salvaged: set[int] = set(layout.outputs).difference(layout.inputs) if salvages else set()
 
     def column(self, slots: Sequence[int]) -> list[list[Any]]:
         return [self.columns[slot] for slot in slots]
@@ -93,8 +94,9 @@ async def run_block(layout: Layout, columns: Sequence[list[Any]], count: int, *,
             await _fan(part, block)
         for slot in ended:
             del block.columns[slot]
-    for slot in layout.clocks.intersection(layout.outputs):
-        block.columns[slot] = moments(block.columns[slot])
+    if layout.clocks:
+        for slot in layout.clocks.intersection(layout.outputs):
+            block.columns[slot] = moments(block.columns[slot])
     return Block(block.rows, block.column(layout.outputs), block.faults)
 
 
@@ -128,7 +130,8 @@ async def _loop(part: Loop, block: _Open) -> None:
             before = {slot for step in program.steps[: located.step] for slot in step.writes} & block.salvaged
             own = {slot: value for slot, value in found.items() if slot in before}
             faults[len(made[0]) + len(faults)] = Fault(_shifted(located, part.first), own)
-    block.drop(faults)
+    if faults:
+        block.drop(faults)
     block.columns.update(zip(part.writes, made, strict=True))
 
 
