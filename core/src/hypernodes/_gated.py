@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._counts import Counts, Holdings
+from hypernodes._keep import Keep
 from hypernodes._scope import Scope, keep_of
 
 if TYPE_CHECKING:
@@ -52,16 +53,20 @@ def gated(gates: tuple[Gate, ...], node: str, call: Call, *, is_async: bool) -> 
 
 def room_of(scope: Scope) -> WaitingRoom:
     """Where calls of this run wait, in this process."""
-    rooms: _Rooms = keep_of(scope).once("waiting rooms", _Rooms, _Rooms.close)
+    keep = keep_of(scope)
+    held = keep.made.get(_Rooms)
+    rooms: _Rooms = keep.once(_Rooms, lambda: _Rooms(keep), _Rooms.close) if held is None else held.value
     return rooms.of(scope)
 
 
 class _Rooms:
     """The waiting rooms of runs, by run. A worker that outlives many runs lets go of those where nobody is."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Keep) -> None:
         self._rooms: dict[str, WaitingRoom] = {}
         self._lock = threading.Lock()
+        # A call that waits may hold resources of a run that was stopped; closing these must not wait for its turn.
+        keep.before_end(self.close)
 
     def of(self, scope: Scope) -> WaitingRoom:
         found = self._rooms.get(scope.run)
