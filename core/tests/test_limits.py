@@ -486,9 +486,12 @@ def test_ctrl_c_ends_the_waiting() -> None:
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as program:
         assert program.stdout is not None
-        assert program.stdout.readline() == "in\n"
-        program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=PATIENCE)
+        try:
+            assert program.stdout.readline() == "in\n"
+            program.send_signal(signal.SIGINT)
+            _, errors = program.communicate(timeout=PATIENCE)
+        finally:
+            program.kill()
     assert "KeyboardInterrupt" in errors.splitlines()[-1]
 
 

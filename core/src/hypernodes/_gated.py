@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._counts import Counts, Holdings
+from hypernodes._errors import HypernodesError
 from hypernodes._keep import Keep
 from hypernodes._scope import Scope, keep_of
 
@@ -65,6 +66,7 @@ class _Rooms:
     def __init__(self, keep: Keep) -> None:
         self._rooms: dict[str, WaitingRoom] = {}
         self._lock = threading.Lock()
+        self._closed = False
         # A call that waits may hold resources of a run that was stopped; closing these must not wait for its turn.
         keep.before_end(self.close)
 
@@ -79,11 +81,14 @@ class _Rooms:
                     # Not closed: a thread may have found one a moment ago. What it holds open goes with it.
                     for run in [run for run, room in self._rooms.items() if room.is_idle][:-MOST_IDLE]:
                         del self._rooms[run]
+                    if self._closed:
+                        raise HypernodesError("the call that this node ran for is over")
                     found = self._rooms[scope.run] = WaitingRoom(_holdings(scope.folder))
         return found
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             rooms = list(self._rooms.values())
             self._rooms.clear()
         for room in rooms:

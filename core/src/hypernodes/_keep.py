@@ -112,8 +112,11 @@ class Keep:
     def before_end(self, stop: Callable[[], object]) -> None:
         """Have `stop` called when closing begins, before users are waited for: it lets go of those who only wait."""
         self._stops.append(stop)
+        if self._closing:
+            self._stop()
 
     def _stop(self) -> None:
+        self._closing = True
         while self._stops:
             self._stops.pop()()
 
@@ -129,7 +132,6 @@ class Keep:
 
         loop = asyncio.get_running_loop()
         self._stop()
-        self._closing = True
         if self._users:
             await asyncio.to_thread(self._wait)
             if self.in_use:
