@@ -268,6 +268,19 @@ def test_what_overrides_a_resource_comes_single_to_a_batch_node(diary: Diary) ->
     assert diary.take() == []
 
 
+def test_a_batch_node_takes_something_else_than_resources(diary: Diary) -> None:
+    whole = node(lambda model: [model], output_name="y", batch_size=2, name="whole")
+    pipeline = Pipeline([diary.plain("model"), whole], name="main")
+    with pytest.raises(
+        GraphError, match="node 'main > whole' takes batches, but nothing comes to it as a list of items"
+    ):
+        pipeline.run()
+    assert pipeline.run(y=3) == {"y": 3}, "nobody minds where it does not run"
+    asks = Pipeline([diary.plain("model"), node(lambda x, model: x, output_name="y", batch_size=2, batch_over="x")])
+    with pytest.raises(MissingInputError, match="'x'"):
+        asks.run()
+
+
 # -- closed however the call ends
 
 
