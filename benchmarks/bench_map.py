@@ -204,7 +204,7 @@ def processes() -> None:
                 return list(pool.map(function, values, chunksize=size))
 
             pair = mapped(function, count, backend, plain, turns=9)
-            speed(table, f"{what} (best of {len(sizes)} chunk sizes: {size})", pair, ">= 0.8")
+            speed(table, f"{what} (best of {len(sizes)} chunk sizes: {size})", pair, ">= 0.95")
         arrays = [numpy.zeros(20_000_000 // 8) for _ in range(8)]
         pipeline = Pipeline([node(copied, output_name="y")], backend=backend)
         items = [{"array": array} for array in arrays]

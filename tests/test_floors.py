@@ -19,27 +19,26 @@ SOURCE = Path(__file__).resolve().parent.parent / "core" / "src" / "hypernodes"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
-        *("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_whole", "_version"),
-        *("_worker", "_cache", "_signing", "_entry", "_files", "_late", "_limits", "_batching", "_demand", "_scope"),
-        *("_keep", "_quota", "_machine"),
+        *("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_whole"),
+        *("_version", "_worker", "_cache", "_signing", "_entry", "_files", "_late", "_limits", "_batching"),
+        *("_demand", "_scope", "_keep", "_quota", "_machine"),
     ),
     (
         *("_node", "_nest", "_types", "_graph", "_plan", "_compile", "_modes", "_flow", "_digest"),
-        "_digest_kinds",
-        *("_digest_arrays", "_digest_arrow", "_origin", "_held", "_bytecode", "_library", "_class_parts"),
-        *("_code", "_tally", "_progress_lines", "_logging", "_clock", "_typetext", "_gate", "_resource", "_answer"),
-        *("_gated", "_counts", "_shared_counts", "_waiting"),
+        *("_digest_kinds", "_digest_arrays", "_digest_arrow", "_origin", "_held", "_bytecode", "_library"),
+        *("_class_parts", "_code", "_tally", "_progress_lines", "_logging", "_clock", "_typetext", "_gate"),
+        *("_resource", "_answer", "_gated", "_counts", "_shared_counts", "_waiting"),
     ),
     (
         *("hookspecs", "_manifest", "_discovery", "_registry", "_pairing", "_observers", "_record", "_program"),
-        *("_task", "_guard", "_layout", "_batch_call", "_blocks", "_columns", "_blueprint", "_ledger", "_loops"),
-        *("_calls", "_bridge", "_diagnose", "_pickling", "_bytes_cache", "_disk", "_memory", "_cache_address"),
-        *("_replay", "_picture", "_acquire"),
+        *("_task", "_table", "_runs", "_supply", "_layout", "_blocks", "_columns", "_blueprint", "_ledger"),
+        *("_lineup", "_strategy", "_loops", "_calls", "_bridge", "_diagnose", "_pickling", "_bytes_cache"),
+        *("_disk", "_memory", "_cache_address", "_replay", "_picture", "_batch_call", "_guard", "_acquire"),
     ),
     ("_memo", "_engine", "_backend", "_places", "_hops"),
     (
-        *("_wire", "_schedule", "_drive", "_overlap", "_threads", "_executor", "_engines", "_local", "_far"),
-        *("_inline", "_arows", "_diagram"),
+        *("_wire", "_schedule", "_line", "_drive", "_overlap", "_threads", "_executor", "_engines", "_local"),
+        *("_far", "_inline", "_arows", "_diagram"),
     ),
     ("_hub", "_watch"),
     ("_pipeline", "_map_call", "_prepared", "_explain", "_why"),

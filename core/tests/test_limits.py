@@ -677,3 +677,16 @@ def test_with_limits_random_pipelines_give_what_they_gave(count: int, backend: A
         except AssertionError as error:
             error.add_note(f"this was draw_case(random.Random({seed}).randint)")
             raise
+
+
+@pytest.mark.slow
+def test_with_limits_processes_give_what_they_gave() -> None:
+    pytest.importorskip("hypernodes_local_multiprocess")
+    with LocalBackend("multiprocess", "parallel", max_workers=2, limits=LIMITS, resources={"gpus": 1}) as backend:
+        for seed in seeds(20):
+            case = draw_case(random.Random(seed).randint)
+            try:
+                found = case.run(limited(case.build(backend), random.Random(seed)))
+            except Exception as error:
+                found = error
+            compare(case.expected(), found, any_order=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, cast
 
-from hypernodes._plan import MapStep, Plan, Step
-from hypernodes._task import Stage
+from hypernodes._plan import MapStep, Plan, Step, leaves
+from hypernodes._strategy import stands_apart
+from hypernodes._task import Stage, gathers_of
 
 __all__ = ["Blueprint", "Unit", "blueprint_of", "cut", "group"]
 
@@ -14,17 +15,23 @@ __all__ = ["Blueprint", "Unit", "blueprint_of", "cut", "group"]
 class Unit:
     """One node of a blueprint's graph: a `stage` to send out, or a `fan` with a blueprint for its rows.
 
-    `reads` and `writes` are slots; `first` is the index of its earliest step, by which failures are ranked;
-    `readers` are the units that wait for it, `waits` how many it waits for. It comes `after` slots that it does not
-    read, too: those that a clock waits for.
+    `reads` and `writes` are slots; `members` are the indices of its steps, by which failures are ranked, `first` is the
+    earliest; `readers` are the units that wait for it, `waits` how many it waits for. It comes `after` slots that it
+    does not read, too: those that a clock waits for.
     """
 
-    __slots__ = ("after", "fan", "first", "inner", "readers", "reads", "stage", "waits", "writes")
+    __slots__ = ("after", "fan", "first", "inner", "members", "readers", "reads", "stage", "waits", "writes")
 
     def __init__(
-        self, reads: Sequence[int], writes: Sequence[int], first: int, stage: Stage | None, fan: MapStep | None
+        self,
+        reads: Sequence[int],
+        writes: Sequence[int],
+        members: Sequence[int],
+        stage: Stage | None,
+        fan: MapStep | None,
     ) -> None:
-        self.reads, self.writes, self.first = tuple(reads), tuple(writes), first
+        self.reads, self.writes, self.members = tuple(reads), tuple(writes), tuple(members)
+        self.first = self.members[0]
         self.stage, self.fan = stage, fan
         self.after: tuple[int, ...] = ()
         self.inner: Blueprint | None = None
@@ -37,9 +44,10 @@ class Blueprint:
 
     With `in_order` each unit waits for the one before it. With a `memo` each row finds out by itself, perhaps more than
     once, which of the steps it has to run: the memo gives it a blueprint of those, and there are no units here.
+    `gathers` are the batch nodes in it and in the fans, as those of a stage.
     """
 
-    __slots__ = ("inputs", "memo", "outputs", "single", "units")
+    __slots__ = ("gathers", "inputs", "memo", "outputs", "single", "units")
 
     def __init__(
         self,
@@ -53,6 +61,11 @@ class Blueprint:
         self.units, self.memo = tuple(units), memo
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.single = units[0].stage if len(units) == 1 else None
+        self.gathers: dict[int, int] = {} if memo is None else gathers_of(leaves(memo.plan))
+        for unit in units:
+            within = unit.stage if unit.stage is not None else unit.inner
+            assert within is not None
+            self.gathers.update(within.gathers)
         maker = {slot: at for at, unit in enumerate(units) for slot in unit.writes}
         for at, unit in enumerate(units):
             sources = {maker[slot] for slot in (*unit.reads, *unit.after) if slot in maker}
@@ -61,6 +74,20 @@ class Blueprint:
             unit.waits = len(sources)
             for source in sources:
                 units[source].readers.append(at)
+
+    def ranks(self) -> dict[int, int]:
+        """Where in the pipeline each step comes, by its id."""
+        found: dict[int, int] = {}
+        todo: list[Unit | Step | MapStep] = list(reversed(self.units if self.memo is None else self.memo.plan.steps))
+        while todo:
+            one = todo.pop()
+            if isinstance(one, Unit):
+                todo += reversed(one.stage.steps) if one.stage is not None else [cast(MapStep, one.fan)]
+                continue
+            found[id(one)] = len(found)
+            if isinstance(one, MapStep):
+                todo += reversed(one.inner.steps)
+        return found
 
 
 def group(steps: Sequence[Step | MapStep], key_of: Callable[[Step | MapStep], Hashable | None]) -> list[list[int]]:
@@ -94,15 +121,21 @@ def cut(
     salvages: bool = False,
     spare: frozenset[int] = frozenset(),
     in_order: bool = False,
+    is_apart: Callable[[Step], bool] | None = None,
+    shared: dict[Hashable, Stage] | None = None,
 ) -> Blueprint:
     """Cut steps into units: each step its own if `fine` (chains stay whole), else a unit for each run of one key.
 
     With `salvages` a row that fails brings home what its steps had made before. `spare` are outputs that only a cache
-    wants.
+    wants. A step that `is_apart` is a unit of its own in any case; with `shared` such a unit has the same stage in
+    every blueprint that it is in, so that rows that came by different ways share its batches.
     """
 
+    def apart(step: Step | MapStep) -> bool:
+        return is_apart is not None and isinstance(step, Step) and is_apart(step)
+
     def key(step: Step | MapStep) -> Hashable | None:
-        if isinstance(step, MapStep) and is_fan(step):
+        if (isinstance(step, MapStep) and is_fan(step)) or apart(step):
             return None
         return key_of(step) if key_of else "here"
 
@@ -116,7 +149,7 @@ def cut(
     for members in groups:
         first = steps[members[0]]
         if isinstance(first, MapStep) and is_fan(first):
-            unit = Unit(first.sources, first.writes, members[0], None, first)
+            unit = Unit(first.sources, first.writes, members, None, first)
             unit.inner = inner_of(first)
         else:
             if len(groups) == 1:
@@ -127,16 +160,21 @@ def cut(
             names: dict[int, str] = {slot: given for given, slot in inputs}
             own = set(members)
             loose = [slot for slot in writes if slot in spare and own.issuperset(read_by.get(slot, ()))]
-            stage = Stage(
-                name,
-                [steps[at] for at in members],
-                [(names.get(slot, f"value_{slot}"), slot) for slot in reads],
-                [(f"value_{slot}", slot) for slot in writes],
-                members,
-                salvages=salvages,
-                spare=loose,
-            )
-            unit = Unit(reads, writes, members[0], stage, None)
+            alike = (id(first), *reads, -1, *writes, -1, *loose)
+            stage = shared.get(alike) if shared is not None and apart(first) else None
+            if stage is None:
+                stage = Stage(
+                    name,
+                    [steps[at] for at in members],
+                    [(names.get(slot, f"value_{slot}"), slot) for slot in reads],
+                    [(f"value_{slot}", slot) for slot in writes],
+                    members,
+                    salvages=salvages,
+                    spare=loose,
+                )
+                if shared is not None and apart(first):
+                    shared[alike] = stage
+            unit = Unit(reads, writes, members, stage, None)
             unit.after = _after(steps, members)
         units.append(unit)
     return Blueprint(units, [slot for _, slot in inputs], wanted, in_order=in_order)
@@ -209,8 +247,12 @@ def _border(
     return reads, leaving
 
 
-def blueprint_of(stage: Stage, *, fine: bool, fans: bool) -> Blueprint:
-    """A stage cut for one way of scheduling; cut once for each way."""
+def blueprint_of(stage: Stage, *, fine: bool, fans: bool, apart: bool = False) -> Blueprint:
+    """A stage cut for one way of scheduling; cut once for each way.
+
+    With `fans` the rows of mapped pipelines go out one by one. With `apart` the steps that `stands_apart` names are
+    units of their own, and mapped pipelines with such steps are fans.
+    """
 
     def inner_of(step: MapStep) -> Blueprint:
         return cut_plan(step.path[-1], step.inner)
@@ -222,13 +264,14 @@ def blueprint_of(stage: Stage, *, fine: bool, fans: bool) -> Blueprint:
             plan.inputs,
             plan.outputs,
             fine=fine,
-            is_fan=lambda _: fans,
+            is_fan=lambda step: fans or (apart and any(map(stands_apart, leaves(step.inner)))),
             inner_of=inner_of,
             salvages=stage.salvages,
             spare=stage.spare if plan is stage else frozenset(),
+            is_apart=stands_apart if apart else None,
         )
 
-    found: Blueprint | None = stage.blueprints.get((fine, fans))
+    found: Blueprint | None = stage.blueprints.get((fine, fans, apart))
     if found is None:
-        found = stage.blueprints[fine, fans] = cut_plan(stage.name, stage)
+        found = stage.blueprints[fine, fans, apart] = cut_plan(stage.name, stage)
     return found

@@ -15,12 +15,14 @@ from hypernodes._context import Context
 from hypernodes._drive import drive
 from hypernodes._engine import Engine, Feed, Site, run_in_line
 from hypernodes._ledger import Dispatch
+from hypernodes._line import Line
 from hypernodes._loops import run_coroutine
 from hypernodes._overlap import DEFAULT_CONCURRENCY, run_rows_overlapped
 from hypernodes._pace import Pace
+from hypernodes._runs import Run
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Batch, Outcome, Reply, Stage, run_rows
-from hypernodes._wire import Buffer, join, pack_rows, pack_stage, receive, receive_frames, split, unpack_reply
+from hypernodes._wire import Buffer, Packer, join, pack_stage, receive, receive_frames, split, unpack_reply
 from hypernodes._worker import as_worker, inside_worker, mark_worker
 
 __all__ = ["ExecutorEngine"]
@@ -82,25 +84,37 @@ class ExecutorEngine(Engine):
             return run_in_line(stage, tasks, place)
         workers = self.workers(site.max_workers)
         one_by_one = site.map_execution == "sequential"
-        first = [] if one_by_one else tasks.take(PLENTY * workers)
-        plenty = len(first) == PLENTY * workers
-        blueprint = blueprint_of(
-            stage,
-            fine=site.node_execution == "parallel" and not plenty,
-            fans=not plenty and not (one_by_one and site.node_execution != "parallel"),
-        )
-        scheduler = Scheduler(
-            blueprint,
-            workers=1 if one_by_one and blueprint.single is not None else workers,
-            pace=lambda: Pace(self.chunk_seconds, 1 if one_by_one else self.most_in_chunk),
-            width=1 if one_by_one else None,
-            place=place,
-        )
-        scheduler.admit(first)
+        fans = not (one_by_one and site.node_execution != "parallel")
+        blueprint = blueprint_of(stage, fine=site.node_execution == "parallel", fans=fans)
+        first: Run | None = None
+        if not one_by_one and (blueprint.single is None or site.node_execution == "async"):
+            first = tasks.take_run(PLENTY * workers, PLENTY * workers)
+            if len(first) == PLENTY * workers:
+                blueprint = blueprint_of(stage, fine=False, fans=False)
+        most = 1 if one_by_one else self.most_in_chunk
+        scheduler: Line | Scheduler
+        if blueprint.single is not None:
+            scheduler = Line(
+                blueprint.single,
+                workers=1 if one_by_one else workers,
+                pace=lambda: Pace(self.chunk_seconds, most),
+                width=max(1, blueprint.single.batch) if one_by_one else None,
+                place=place,
+            )
+        else:
+            scheduler = Scheduler(
+                blueprint,
+                workers=workers,
+                pace=lambda: Pace(self.chunk_seconds, most),
+                width=1 if one_by_one else None,
+                place=place,
+            )
+        if first is not None:
+            scheduler.admit(first)
         overlap = 0
         if site.node_execution == "async":
             # What overlaps inside a worker comes out of the same budget, where one was named.
-            known = len(first) if tasks.ended and blueprint.single is not None else workers
+            known = len(first) if first is not None and tasks.ended and blueprint.single is not None else workers
             at_once = 1 if one_by_one else max(1, min(known, workers))
             overlap = DEFAULT_CONCURRENCY if site.max_workers is None else max(1, workers // at_once)
         carrier: dict[str, str] = {}
@@ -115,7 +129,7 @@ class _ExecutorPort:
 
     def __init__(self, engine: ExecutorEngine, site: Site, workers: int, context: Context, overlap: int) -> None:
         self.engine, self.site, self.workers, self.context, self.overlap = engine, site, workers, context, overlap
-        self.pooled = _Pooled(overlap)
+        self.packer = None if engine.shares_memory else Packer(context, _Pooled(overlap))
         self.variables = contextvars.copy_context()
         self.executor = self._open()
 
@@ -125,14 +139,14 @@ class _ExecutorPort:
 
     def send(self, dispatch: Dispatch) -> Future[Any]:
         engine, stage, rows = self.engine, dispatch.stage, dispatch.rows
-        if engine.shares_memory:
+        if self.packer is None:
             try:
                 return self._submit_here(stage, rows)
             except RuntimeError:
                 # Another run shut this executor down when it was stopped.
                 self.renew()
                 return self._submit_here(stage, rows)
-        frames = pack_rows(stage, rows, self.context, self.pooled)
+        frames = self.packer.pack(stage, rows)
         digest, blob = pack_stage(stage)
         try:
             return engine.submit_request(self.executor, frames, digest, blob)
@@ -140,7 +154,7 @@ class _ExecutorPort:
             self.renew()
             return engine.submit_request(self.executor, frames, digest, blob)
 
-    def _submit_here(self, stage: Stage, rows: list[tuple[Any, ...]]) -> Future[Any]:
+    def _submit_here(self, stage: Stage, rows: Sequence[tuple[Any, ...]]) -> Future[Any]:
         run, place = self.variables.copy().run, self.context.place
         future: Future[Any] = self.executor.submit(run, _run_here, stage, rows, place, self.overlap)
         return future
@@ -160,7 +174,7 @@ class _ExecutorPort:
         self.engine.abort_executor(self.executor)
 
 
-def _run_here(stage: Stage, rows: list[tuple[Any, ...]], place: str, overlap: int) -> Reply:
+def _run_here(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str, overlap: int) -> Reply:
     """Run rows in this worker, one after another; of each row up to `overlap` nodes at once, where that is not 0."""
     with as_worker():
         if overlap:
@@ -174,7 +188,7 @@ class _Pooled:
     def __init__(self, overlap: int) -> None:
         self.overlap = overlap
 
-    def run_rows(self, stage: Stage, rows: list[tuple[Any, ...]], context: Context) -> Reply:
+    def run_rows(self, stage: Stage, rows: Sequence[tuple[Any, ...]], context: Context) -> Reply:
         from hypernodes._loops import keep_thread_loop
 
         mark_worker(process=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ class FarEngine:
     map_execution: str
     max_workers: int | None
 
-    def run_rows(self, stage: Stage, rows: list[tuple[Any, ...]], context: Context) -> Reply:
+    def run_rows(self, stage: Stage, rows: Sequence[tuple[Any, ...]], context: Context) -> Reply:
         started = time.perf_counter()
         values: list[tuple[Any, ...] | None] = [None] * len(rows)
         failures = {}

@@ -29,6 +29,7 @@ from hypernodes._engine import Feed, QueueFeed
 from hypernodes._engines import AsyncEngine, on_own_loop
 from hypernodes._far import FarEngine
 from hypernodes._ledger import Dispatch
+from hypernodes._line import Line
 from hypernodes._local import LocalBackend, core_engine
 from hypernodes._memo import Memo, caches_of
 from hypernodes._overlap import overlap
@@ -37,7 +38,7 @@ from hypernodes._places import OpenPlace, Told, using
 from hypernodes._plan import MapStep, Plan, Step, leaves
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Batch, Reply, Stage, Task, run_task
-from hypernodes._wire import join, pack_rows, pack_stage, split, unpack_reply
+from hypernodes._wire import Packer, join, pack_stage, split, unpack_reply
 from hypernodes._worker import as_here
 
 __all__ = ["Route", "Turns", "in_order"]
@@ -209,8 +210,10 @@ def _execute(place: OpenPlace, stage: Stage, feed: Feed) -> Iterator[Batch]:
     spec = engine_spec_of(place.backend)
     if place.session.here or not spec.requires.isdisjoint(place.session.handles):
         return place.engine.batches(stage, feed, place.site)
-    scheduler = Scheduler(
-        blueprint_of(stage, fine=False, fans=False),
+    whole = blueprint_of(stage, fine=False, fans=False).single
+    assert whole is not None
+    scheduler = Line(
+        whole,
         workers=place.session.workers,
         pace=lambda: Pace(REMOTE_CHUNK_SECONDS),
         place=place.label,
@@ -225,15 +228,13 @@ class _PlacePort:
         self.place = place
         carrier: dict[str, str] = {}
         _observers.inject(carrier)
-        self.context = Context(pipeline=pipeline, place=place.label, carrier=carrier)
         site = place.site
-        self.engine = FarEngine(
-            place.engine, place.backend.name, site.node_execution, site.map_execution, site.max_workers
-        )
+        engine = FarEngine(place.engine, place.backend.name, site.node_execution, site.map_execution, site.max_workers)
+        self.packer = Packer(Context(pipeline=pipeline, place=place.label, carrier=carrier), engine)
 
     def send(self, dispatch: Dispatch) -> Future[bytes]:
         _, blob = pack_stage(dispatch.stage)
-        frames = pack_rows(dispatch.stage, dispatch.rows, self.context, self.engine)
+        frames = self.packer.pack(dispatch.stage, dispatch.rows)
         return self.place.session.submit(join([blob, *frames]))
 
     def reply(self, result: bytes) -> Reply:
@@ -421,7 +422,7 @@ class Turns:
         """The batches whose turn has come with this one."""
         if batch.failures and self.stop_at_failure:
             # Whatever comes later will not be asked for; what came earlier is still awaited.
-            self.feed.stop()
+            self.feed.stop(batch.first + min(batch.failures))
         waiting = self._waiting
         if batch.first != self._turn:
             waiting[batch.first] = batch

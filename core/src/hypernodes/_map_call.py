@@ -20,7 +20,7 @@ from collections.abc import (
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hypernodes._calls import Columns, ReadyRows, Wanted, not_a_row, row_runs
+from hypernodes._calls import Columns, Wanted, not_a_row, row_runs
 from hypernodes._columns import Blocks, ListBlocks, ReadyBlocks, RowBlocks
 from hypernodes._engine import Feed
 from hypernodes._errors import GraphError, quoted
@@ -31,6 +31,8 @@ from hypernodes._plan import SCOPE
 from hypernodes._prepared import Prepared
 from hypernodes._program import columns_of
 from hypernodes._scope import Scope, aopened, opened
+from hypernodes._supply import ReadyColumns, ReadyRows
+from hypernodes._table import Table
 from hypernodes._task import Batch
 
 if TYPE_CHECKING:
@@ -107,21 +109,43 @@ class MapCall:
         if self.columns is not None:
             prepared = self.first
             if prepared.inline is not None and prepared.inline.batch:
-                return self._collect_columns(prepared, prepared.inline)
+                return self._collect_blocks(prepared, prepared.inline)
             if prepared.inline is not None and not self.keeps_failures:
                 prepared.inline.rows(self.columns.rows, results, self.given, self.columns.names, "columns")
                 names = self.wanted.names
                 return results if self.wanted.bare else dict(zip(names, columns_of(results, len(names)), strict=True))
+            if prepared.inline is None and not self.wanted.bare:
+                return self._collect_columns(prepared)
         elif not self.keeps_failures and self._collect_inline(results):
             return results
-        for found in self._results(ordered=True, base=len(results)):
-            if not self.keeps_failures and Failure in map(type, found):
+        for found, mixed in self._results(ordered=True, base=len(results)):
+            if mixed and not self.keeps_failures:
                 for result in found:
                     self.settled(result)
             results += found
         return self.shaped(results)
 
-    def _collect_columns(self, prepared: Prepared, inline: Inline) -> Any:
+    def _collect_columns(self, prepared: Prepared) -> dict[str, list[Any]]:
+        """The results of columns as columns: no dict is made for a row in between."""
+        names = self.wanted.names
+        columns: list[list[Any]] = [[] for _ in names]
+        with ExitStack() as stack:
+            watch = self._watched_by(None, prepared, stack)
+            for _, rows, steady in self._runs():
+                for batch in self._batches(prepared, rows, steady, True, 0, watch):
+                    if not batch.failures:
+                        for column, more in zip(columns, Table.of(batch.values, len(names)).columns, strict=True):
+                            column += more
+                        continue
+                    for result in self._shaped(prepared, batch, 0, watch):
+                        self.settled(result)
+                        for name, column in zip(names, columns, strict=True):
+                            column.append(result if isinstance(result, Failure) else result[name])
+            if watch is not None:
+                watch.complete()
+        return dict(zip(names, columns, strict=True))
+
+    def _collect_blocks(self, prepared: Prepared, inline: Inline) -> Any:
         """The same for columns that run in blocks, which have columns already."""
         lists: list[list[Any]] = [[] for _ in self.wanted.names]
         for block, first, count in inline.blocks(self._column_blocks(prepared)):
@@ -136,7 +160,7 @@ class MapCall:
         if self.columns.lists is not None:
             return ListBlocks(self.columns.lists, prepared.names, self.given)
         (_, rows, _), *_ = self._runs()
-        return RowBlocks(rows, len(prepared.names))
+        return RowBlocks(iter(rows), len(prepared.names))
 
     def _collect_inline(self, results: list[Any]) -> bool:
         """Run rows in generated loops; False, with the results so far, where some other road must go on."""
@@ -181,20 +205,23 @@ class MapCall:
 
     def stream(self, ordered: bool) -> Generator[Any, None, None]:
         with self._scope():
-            for results in self._results(ordered, 0):
+            for results, _ in self._results(ordered, 0):
                 for result in results:
                     yield self.settled(result)
 
-    def _results(self, ordered: bool, base: int) -> Generator[list[Any], None, None]:
-        """The shaped result or the `Failure` of each row, several at a time; `base` rows of this map came before."""
+    def _results(self, ordered: bool, base: int) -> Generator[tuple[list[Any], bool], None, None]:
+        """The shaped result or the `Failure` of each row, several at a time, and whether there may be failures.
+
+        `base` rows of this map came before.
+        """
         with ExitStack() as stack:
             watch: Watch | None = None
             for prepared, rows, steady in self._ready_runs():
                 watch = self._watched_by(watch, prepared, stack)
                 count = 0
-                for results in self._run(prepared, rows, steady, ordered, base, watch):
-                    count += len(results)
-                    yield results
+                for found in self._run(prepared, rows, steady, ordered, base, watch):
+                    count += len(found[0])
+                    yield found
                 base += count
             if watch is not None:
                 watch.complete()
@@ -220,31 +247,44 @@ class MapCall:
     def _run(
         self,
         prepared: Prepared,
-        rows: Iterator[tuple[Any, ...]] | Blocks,
+        rows: Iterable[tuple[Any, ...]] | Blocks,
         steady: Container[str] | None,
         ordered: bool,
         base: int,
         watch: Watch | None,
-    ) -> Generator[list[Any], None, None]:
-        """The results of rows that share one plan, several at a time; `base` is how many items came before them."""
+    ) -> Generator[tuple[list[Any], bool], None, None]:
+        """The results of rows that share one plan, as in `_results`; `base` is how many items came before them."""
         if prepared.inline is not None and prepared.inline.batch:
-            source = rows if isinstance(rows, Blocks) else RowBlocks(rows, len(prepared.names))
+            source = rows if isinstance(rows, Blocks) else RowBlocks(iter(rows), len(prepared.names))
             for block, first, count in prepared.inline.blocks(source):
-                yield prepared.inline.results(block, base + first, count)
+                yield prepared.inline.results(block, base + first, count), bool(block.faults)
             return
         assert not isinstance(rows, Blocks)
         if prepared.inline is not None:
             for result in prepared.inline.each(rows):
-                yield [_moved(result, base) if isinstance(result, Failure) else result]
+                failed = isinstance(result, Failure)
+                yield [_moved(result, base) if failed else result], failed
             return
+        for batch in self._batches(prepared, rows, steady, ordered, base, watch):
+            yield self._shaped(prepared, batch, base, watch), bool(batch.failures)
+
+    def _batches(
+        self,
+        prepared: Prepared,
+        rows: Iterable[tuple[Any, ...]],
+        steady: Container[str] | None,
+        ordered: bool,
+        base: int,
+        watch: Watch | None,
+    ) -> Generator[Batch, None, None]:
+        """What comes of rows that share one plan, on the road through the hub."""
         with importing("hypernodes._hub"):
             from hypernodes._hub import in_order
 
         feed = Feed(rows if watch is None else watch.rows(rows, base), steady)
         batches = prepared.batches(feed, watch, base)
         try:
-            for batch in in_order(batches, feed, stop_at_failure=not self.keeps_failures) if ordered else batches:
-                yield self._shaped(prepared, batch, base, watch)
+            yield from in_order(batches, feed, stop_at_failure=not self.keeps_failures) if ordered else batches
         finally:
             batches.close()
 
@@ -319,7 +359,7 @@ class MapCall:
             finally:
                 await rows.close()
 
-    def _ready_runs(self) -> Iterator[tuple[Prepared, Iterator[tuple[Any, ...]] | Blocks, Container[str] | None]]:
+    def _ready_runs(self) -> Iterator[tuple[Prepared, Iterable[tuple[Any, ...]] | Blocks, Container[str] | None]]:
         """As `_runs`, with blocks where rows lie ready and the plan runs in blocks."""
         items, read = self.items, 0
         if self.columns is None and isinstance(items, list | tuple) and items:
@@ -330,7 +370,7 @@ class MapCall:
                 read = ready.read
         yield from self._runs(read)
 
-    def _runs(self, read: int = 0) -> Iterator[tuple[Prepared, Iterator[tuple[Any, ...]], Container[str] | None]]:
+    def _runs(self, read: int = 0) -> Iterator[tuple[Prepared, Iterable[tuple[Any, ...]], Container[str] | None]]:
         """The rows in runs that share one plan, as tuples in the order of the plan's inputs; `read` were read before.
 
         With each run goes which inputs nobody changes from row to row, as in a `Feed`.
@@ -339,6 +379,9 @@ class MapCall:
             names = self.columns.names
             shared = self.given
             prepared = self.first
+            if self.columns.lists is not None:
+                yield prepared, ReadyColumns(self.columns.lists, prepared.names, shared), None
+                return
             yield (
                 prepared,
                 (prepared.row({**shared, **dict(zip(names, row, strict=True))}) for row in self.columns.rows),
@@ -348,12 +391,12 @@ class MapCall:
         assert isinstance(self.items, Iterable)
         shared, items = self.given, self.items
         ready_made = isinstance(items, list | tuple)
-        if isinstance(items, list | tuple) and items and not shared and not read:
+        if isinstance(items, list | tuple) and items and not read:
             # Rows that lie ready are read in blocks: 0.1 us each instead of 1 us.
             keys = tuple(items[0])
             prepared = self._prepare_row(0, keys)
-            ready = ReadyRows(items, len(keys), prepared.names)
-            yield prepared, itertools.chain.from_iterable(ready), None
+            ready = ReadyRows(items, keys, prepared.names, shared)
+            yield prepared, ready, None
             read = ready.read
         rest = items[read:] if isinstance(items, list | tuple) else items
         for at, keys, rows in row_runs(self.name, rest, read):

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from hashlib import sha256
+from itertools import chain
 from operator import is_
 from time import time
 from typing import Any, NamedTuple
@@ -21,9 +22,9 @@ from hypernodes._cache import Cache, found_in, keep_in
 from hypernodes._code import Code, code_with
 from hypernodes._digest import digest_of
 from hypernodes._errors import CacheWarning, UnkeyableError
-from hypernodes._plan import HIDDEN, MapStep, Plan, Step
+from hypernodes._plan import HIDDEN, MapStep, Plan, Step, leaves
 from hypernodes._record import Record, deliver
-from hypernodes._task import LEFT
+from hypernodes._task import LEFT, gathers_of
 
 __all__ = ["Memo", "Recall", "caches_of"]
 
@@ -84,6 +85,10 @@ class Memo:
         self.begun: dict[int, Recall] = {}
         self.warned: set[str] = set()
         self.keyed = self._keyed_slots()
+        # The batch nodes of each step: of itself, or of those it maps.
+        self.gathers = [
+            tuple(gathers_of(leaves(step.inner) if isinstance(step, MapStep) else (step,))) for step in plan.steps
+        ]
         self.ordered = tuple(
             at
             for at, step in enumerate(plan.steps)
@@ -307,23 +312,29 @@ class Memo:
 class Recall:
     """One row on its way: what is known of it, and which steps are next."""
 
-    __slots__ = ("_missed", "keyed", "keys", "memo", "values")
+    __slots__ = ("_later", "_missed", "keyed", "keys", "memo", "values")
 
     def __init__(self, memo: Memo, values: dict[int, Any], keys: dict[int, Key]) -> None:
         self.memo, self.values, self.keys = memo, values, keys
         self.keyed: dict[int, Key] = {}
         self._missed: set[int] = set()
+        self._later: int | None = None
 
     def next(self) -> tuple[Blueprint, list[Any]] | None:
         """What to run now, and the values it takes; None when every wanted output is there."""
         self._derive()
         run, first_unknown = self._needed()
+        self._later = first_unknown
         if not run:
             return None
         # What comes after a step that cannot be looked up yet waits with it, so that the earliest failure stays first.
         steps = tuple(sorted(at for at in run if first_unknown is None or at < first_unknown))
         variant = self.memo.variant(steps)
         return variant.blueprint, [self.values[slot] for slot in variant.reads]
+
+    def later_gathers(self) -> Iterable[int]:
+        """The batch nodes that the row may have to come to after what is to run now."""
+        return () if self._later is None else chain.from_iterable(self.memo.gathers[self._later :])
 
     def outputs(self) -> tuple[Any, ...]:
         """The wanted outputs."""
@@ -450,6 +461,10 @@ def _fields(step: Step | MapStep) -> list[tuple[bytes, int]]:
 
 
 def _counted(step: Step | MapStep) -> bytes:
-    """How many outputs a node's result is unpacked into, 0 where it is one value as it is."""
+    """How many outputs a node's result is unpacked into, 0 where it is one value as it is; and what it takes lists of.
+
+    Of a batch node an item's result is kept, under the key of that item's elements.
+    """
     assert isinstance(step, Step)
-    return b"%d;" % (len(step.writes) if step.node.unpacks else 0)
+    over = b"" if step.lists is None else b"batch:%b;" % ",".join(step.lists).encode()
+    return b"%d;%b" % (len(step.writes) if step.node.unpacks else 0, over)

@@ -8,6 +8,8 @@ from typing import Any
 __all__ = ["Pace"]
 
 GROWTH = 4
+LEAST_SHARE = 0.1
+"""Of the time that a chunk aims at: less is not worth a chunk of its own, however near the end is."""
 BYTES_IN_CHUNK = 4_000_000
 """Large items travel in smaller chunks, and so fewer of them are drawn ahead."""
 
@@ -26,6 +28,11 @@ class Pace:
         self.size = 1
         self._room = self.most
         self._each: float | None = None
+
+    @property
+    def least(self) -> int:
+        """How few tasks are still worth a chunk."""
+        return max(1, int(LEAST_SHARE * self.seconds / self._each)) if self._each else 1
 
     def record(self, count: int, seconds: float) -> None:
         """`count` tasks took `seconds` in the worker."""

@@ -2,7 +2,7 @@
 
 A pure state machine over the ledger: rows and replies go in, chunks and outcomes come out. It has no clock, no
 threads and does no I/O, so a simulator can drive it through worker deaths, late and doubled messages, and
-interrupts, by the tens of thousands (tests/test_simulation.py). Every driver uses this one.
+interrupts, by the tens of thousands (tests/test_simulation.py). Where one stage is all there is, `_line` schedules.
 
 A failure is chosen as a run of one step after another would meet it: when a step fails, later ones of its row are
 dropped while earlier ones go on, and the earliest failure is the row's. The same holds for the rows of a fan.
@@ -11,15 +11,18 @@ dropped while earlier ones go on, and the earliest failure is the row's. The sam
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
 from hypernodes._blueprint import Blueprint, Unit
+from hypernodes._engine import Feed
 from hypernodes._errors import GraphError
 from hypernodes._failure import Failure, describe
-from hypernodes._ledger import Dispatch, Ledger
+from hypernodes._ledger import Dispatch
+from hypernodes._lineup import Lineup
 from hypernodes._memo import Recall
 from hypernodes._pace import Pace
 from hypernodes._plan import MapStep
@@ -27,6 +30,18 @@ from hypernodes._program import columns_of, map_rows, with_index
 from hypernodes._task import Batch, Reply, Stage, Task
 
 __all__ = ["Scheduler", "common_path"]
+
+WINDOW = 1024
+"""Rows that go stage by stage together; two batches, where that is more."""
+
+
+class Supply(Enum):
+    """What the driver says of the rows that are not there yet."""
+
+    OVER = "no more will come"
+    DRY = "none is there for the moment"
+    HELD = "there are more than there is room for"
+    OFFERED = "more come before the driver waits for anything"
 
 
 def common_path(stage: Stage) -> tuple[str, ...]:
@@ -40,7 +55,7 @@ def common_path(stage: Stage) -> tuple[str, ...]:
 class _Frame:
     """One row of a blueprint with several units, under way."""
 
-    __slots__ = ("blueprint", "fail_at", "failure", "fan", "index", "recall", "running", "values", "waits")
+    __slots__ = ("awaited", "blueprint", "fail_at", "failure", "fan", "index", "recall", "running", "values", "waits")
 
     def __init__(
         self, blueprint: Blueprint, fan: _Fan, index: int, values: Sequence[Any], recall: Recall | None = None
@@ -51,6 +66,7 @@ class _Frame:
         self.running = 0
         self.fail_at: int | None = None
         self.failure: Failure | None = None
+        self.awaited: set[int] | None = None  # batch nodes that this row may still come to
 
     def dead(self, first: int) -> bool:
         """Whether a unit whose earliest step is `first` has become pointless."""
@@ -84,6 +100,10 @@ class Scheduler:
 
     `workers` is how many chunks can run at once. `width` bounds how many rows of one map may be under way together;
     None leaves it to the pace of the work. `pace` makes the rule for the size of chunks.
+
+    A batch that is not full waits as long as rows may come to it. Under a `width`, as many rows are under way as fill
+    the largest batch, and still those of one map take turns: only a batch has several out. If `staged`, nothing of a
+    later unit begins while an earlier one has work, for a window of rows after another.
     """
 
     def __init__(
@@ -94,9 +114,16 @@ class Scheduler:
         pace: Callable[[], Pace],
         width: int | None = None,
         place: str = "",
+        staged: bool = False,
     ) -> None:
-        self.workers, self.width, self.place = workers, width, place
-        self._flat = blueprint.single
+        self.workers, self.place = workers, place
+        sizes = blueprint.gathers.values()
+        self.width = width if width is None or not sizes else max(width, *sizes)
+        self.turns = width is not None and bool(sizes)
+        # Room for every batch to fill while another of the same node is out.
+        self.hold = 2 * sum(sizes)
+        self.window = max(WINDOW, 2 * max(sizes, default=0)) if staged and blueprint.single is None else None
+        self._filling, self._filled = True, 0
         self._root = _Fan(blueprint)
         self._owners: dict[int, tuple[_Fan, int] | tuple[_Frame, Unit]] = {}
         self._fans: deque[_Fan] = deque()
@@ -104,8 +131,17 @@ class Scheduler:
         self._batches: list[Batch] = []
         self._stopped_at: int | None = None
         self._open = 0
-        flat = self._flat is not None
-        self.ledger = Ledger(workers, pace, None if flat else self._is_live)
+        self._supply = Supply.OVER
+        self._awaited: Counter[int] = Counter()
+        self.ledger = Lineup(
+            workers,
+            pace,
+            self._living,
+            fills=self._fills,
+            fits=self._fits if self.turns else None,
+            ranks=blueprint.ranks() if sizes or staged else {},
+            staged=self.window is not None,
+        )
 
     # -- what the driver asks
 
@@ -120,29 +156,42 @@ class Scheduler:
         return self._open == 0 and not self._batches
 
     def room(self) -> int:
-        """How many more rows it would take now: enough to keep the workers busy, not more."""
+        """How many more rows it would take now: enough to keep the workers busy and to fill batches, not more."""
         if self._stopped_at is not None:
             return 0
         if self.width is not None:
             return max(0, self.width - self._open)
-        stage = self._flat
-        size = self.ledger.pace_of(stage).size if stage is not None else 1
-        return max(0, 2 * self.workers * size - self.ledger.waiting)
+        if self.window is not None:
+            if not self._open:
+                self._filling, self._filled = True, 0
+            return max(0, self.window - self._filled) if self._filling else 0
+        return max(0, 2 * self.workers + self.hold - self.ledger.waiting)
 
     def ahead(self) -> int:
         """How many outcomes may wait for an earlier one before no more rows are drawn."""
-        stage = self._flat
-        return 4 * self.workers * (self.ledger.pace_of(stage).size if stage is not None else 4)
+        return max(16 * self.workers + self.hold, self.window or 0)
+
+    def draw(self, feed: Feed, room: int) -> None:
+        """Begin up to `room` rows of a feed, and note whether more will come."""
+        dry = False
+        while room > 0 and not feed.ended and not dry:
+            # To fill batches rows come in pieces, so that a slow source does not hold back what it gave.
+            tasks = feed.take_run(room, min(room, 2 * self.workers)) if self.hold else feed.take(room)
+            self.admit(tasks)
+            dry = feed.pushed and len(tasks) < room
+            if self._batches or (len(tasks) < room and (self.ledger.out or self.ledger.has_work())):
+                break
+            room = min(self.room(), self.ahead() - feed.held)
+        if feed.ended:
+            self._supply = Supply.OVER
+        else:
+            self._supply = Supply.DRY if dry else Supply.OFFERED if self._batches else Supply.HELD
 
     def admit(self, tasks: Iterable[Task]) -> None:
         """Begin rows; each task's index names its outcome."""
-        if self._flat is not None:
-            batch = list(tasks)
-            self._open += len(batch)
-            self.ledger.put(self._flat, batch)
-            return
         for task in tasks:
             self._open += 1
+            self._filled += 1
             self._begin(self._root, task.index, task.values)
 
     def take(self) -> Dispatch | None:
@@ -153,6 +202,11 @@ class Scheduler:
         while dispatch is None and self._fans and not self.ledger.out:
             self._spread(self._fans[0])
             dispatch = self.ledger.take()
+        if dispatch is None and self.ledger.waiting and not self.ledger.out and self._supply is not Supply.OFFERED:
+            self.ledger.close_batch()
+            dispatch = self.ledger.take()
+        if dispatch is not None and self.window is not None and self.ledger.rank(dispatch.stage):
+            self._filling = False
         return dispatch
 
     def batches(self) -> list[Batch]:
@@ -164,8 +218,10 @@ class Scheduler:
         """Take no more rows, and drop those with a higher index than `after` that are not out yet."""
         self._stopped_at = after if self._stopped_at is None else min(after, self._stopped_at)
         self._root.failed = self._stopped_at
-        if self._flat is not None:
-            self.ledger.is_live = self._flat_is_live
+
+    def unwanted(self, dispatch_id: int) -> bool:
+        """Whether nobody waits for anything in a chunk that is out: here it finds its end by itself."""
+        return False
 
     # -- what the driver tells
 
@@ -174,13 +230,8 @@ class Scheduler:
         dispatch = self.ledger.done(dispatch_id, reply.seconds)
         if dispatch is None:
             return
-        if self._flat is not None:
-            self._open -= len(dispatch.tasks)
-            self._batches.append(Batch(dispatch.tasks[0].index, reply.values, reply.failures))
-            return
         for at, (task, values) in enumerate(zip(dispatch.tasks, reply.values, strict=True)):
-            failed = reply.failures.get(at)
-            self._settle(task, values, failed and (failed[0], dispatch.stage.indices[failed[1]]))
+            self._settle(dispatch.stage, task, values, reply.failures.get(at))
 
     def lost(self, dispatch_id: int, error: BaseException) -> None:
         """The worker of a chunk died while it ran it."""
@@ -204,23 +255,51 @@ class Scheduler:
 
     def _enough(self, fan: _Fan) -> int:
         """How many waiting tasks keep the workers busy with this fan's rows."""
+        if self.window is not None:
+            return self.window
         stage = fan.blueprint.single
-        return 2 * self.workers * (self.ledger.pace_of(stage).size if stage is not None else 1)
+        return 2 * self.workers * (self.ledger.pace_of(stage).size if stage is not None else 1) + self.hold
 
     def _blame(self, stage: Stage, task: Task, error: BaseException) -> None:
         path = common_path(stage)
         failure = describe(error, path, (None,) * len(path), self.place)
-        if self._flat is not None:
-            self._open -= 1
-            self._batches.append(Batch(task.index, [None], {0: (failure, 0)}))
-        else:
-            self._settle(task, None, (failure, stage.indices[0]))
+        self._settle(stage, task, None, (failure, 0))
 
-    def _flat_is_live(self, task: Task) -> bool:
-        if self._stopped_at is None or task.index <= self._stopped_at:
+    def _fills(self, stage: Stage) -> bool:
+        """Whether rows may still come to a stage whose batch is not full."""
+        if any(self._awaited[node] for node in stage.gathers):
             return True
-        self._open -= 1
-        return False
+        if self._supply is Supply.OVER or self._stopped_at is not None or not self._filling:
+            return False
+        # Whoever gives rows may be waiting for what comes of those that wait here.
+        return self._supply is not Supply.DRY or self.ledger.out_of(stage) > 0
+
+    def _fits(self, tasks: Sequence[Task]) -> bool:
+        """Whether tasks may be out with what is out, where the rows of each map take turns."""
+        if not self.ledger.out:
+            return True
+        if len(tasks) > 1:
+            return False
+        turns: dict[_Fan, int] = {}
+        return all(
+            turns.setdefault(fan, index) == index
+            for task in itertools.chain(self.ledger.tasks_out(), tasks)
+            for fan, index in self._rows_of(task)
+        )
+
+    def _rows_of(self, task: Task) -> Iterator[tuple[_Fan, int]]:
+        """The row that a task is of, and those around it."""
+        owner, what = self._owners[task.index]
+        frame = owner if isinstance(owner, _Frame) else None
+        if isinstance(owner, _Fan) and isinstance(what, int):
+            yield owner, what
+            frame = owner.frame
+        while frame is not None:
+            yield frame.fan, frame.index
+            frame = frame.fan.frame
+
+    def _living(self, tasks: Sequence[Task]) -> list[Task]:
+        return [task for task in tasks if self._is_live(task)]
 
     def _is_live(self, task: Task) -> bool:
         owner, what = self._owners[task.index]
@@ -238,10 +317,22 @@ class Scheduler:
             self._unit_over(owner)
         return False
 
-    def _send(self, stage: Stage, values: tuple[Any, ...], owner: Any, what: Any, *, first: bool) -> None:
+    def _expect(self, frame: _Frame, nodes: Iterable[int]) -> None:
+        """A row may come to these batch nodes."""
+        frame.awaited = set(nodes)
+        self._awaited.update(frame.awaited)
+
+    def _expect_no_more(self, frame: _Frame, nodes: Iterable[int]) -> None:
+        """A row has come to these batch nodes, or will not come to them."""
+        if frame.awaited:
+            found = frame.awaited.intersection(nodes)
+            frame.awaited -= found
+            self._awaited.subtract(found)
+
+    def _send(self, stage: Stage, values: tuple[Any, ...], owner: Any, what: Any) -> None:
         self._serial += 1
         self._owners[self._serial] = (owner, what)
-        self.ledger.put(stage, (Task(self._serial, values),), first=first)
+        self.ledger.put(stage, (Task(self._serial, values),))
 
     def _begin(self, fan: _Fan, index: int, values: tuple[Any, ...]) -> None:
         fan.open += 1
@@ -249,7 +340,7 @@ class Scheduler:
         if blueprint.memo is not None:
             self._go_on(fan, index, blueprint.memo.row(values, fan.keys))
         elif blueprint.single is not None:
-            self._send(blueprint.single, values, fan, index, first=False)
+            self._send(blueprint.single, values, fan, index)
         else:
             self._begin_units(_Frame(blueprint, fan, index, values))
 
@@ -259,10 +350,15 @@ class Scheduler:
         if todo is None:
             self._row_over(fan, index, recall.outputs(), None)
         else:
-            self._begin_units(_Frame(todo[0], fan, index, todo[1], recall))
+            frame = _Frame(todo[0], fan, index, todo[1], recall)
+            if fan.blueprint.gathers:
+                self._expect(frame, (*todo[0].gathers, *recall.later_gathers()))
+            self._begin_units(frame)
 
     def _begin_units(self, frame: _Frame) -> None:
         blueprint = frame.blueprint
+        if frame.awaited is None and blueprint.gathers:
+            self._expect(frame, blueprint.gathers)
         frame.running += 1
         for unit in blueprint.units:
             if not unit.waits:
@@ -275,7 +371,8 @@ class Scheduler:
         frame.running += 1
         values = tuple([frame.values[slot] for slot in unit.reads])
         if unit.stage is not None:
-            self._send(unit.stage, values, frame, unit, first=False)
+            self._send(unit.stage, values, frame, unit)
+            self._expect_no_more(frame, unit.stage.gathers)
             return
         assert unit.inner is not None and unit.fan is not None
         fan = _Fan(unit.inner, frame, unit)
@@ -301,27 +398,31 @@ class Scheduler:
         if row is None:
             fan.rows = None
             self._fans.remove(fan)
+            self._expect_no_more(fan.frame, fan.blueprint.gathers)
             if not fan.open:
                 self._fan_over(fan)
             return
         fan.results.append(None)
         self._begin(fan, index, row)
 
-    def _settle(self, task: Task, values: tuple[Any, ...] | None, failed: tuple[Failure, int] | None) -> None:
+    def _settle(
+        self, stage: Stage, task: Task, values: tuple[Any, ...] | None, failed: tuple[Failure, int] | None
+    ) -> None:
+        """What came of a task; a failure with the position of its step in the stage."""
         entry = self._owners.pop(task.index, None)
         if entry is None:
             return
         owner, what = entry
         if isinstance(owner, _Fan):
             assert isinstance(what, int)
-            self._row_over(owner, what, values, failed)
+            self._row_over(owner, what, values, failed and (failed[0], stage.indices[failed[1]]))
             return
         assert isinstance(what, Unit)
         if failed:
             failure, step = failed
             if failure.made:
                 self._made(owner, failure.made)
-            self._unit_failed(owner, failure, step)
+            self._unit_failed(owner, failure, what.members[step])
         else:
             assert values is not None
             self._unit_made(owner, what, values)
@@ -350,6 +451,8 @@ class Scheduler:
         frame.running -= 1
         if frame.running:
             return
+        if frame.awaited:
+            self._expect_no_more(frame, tuple(frame.awaited))
         recall, failure = frame.recall, frame.failure
         if failure is not None:
             assert frame.fail_at is not None

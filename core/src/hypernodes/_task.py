@@ -19,6 +19,7 @@ from hypernodes._layout import Layout, batch_of, lay_out, rows_of_block
 from hypernodes._plan import SCOPE, SPAN, MapStep, Step
 from hypernodes._program import Program, columns_of, compile_program, is_async, recorded_call
 from hypernodes._record import is_stopped
+from hypernodes._table import Table
 
 __all__ = [
     "LEFT",
@@ -28,6 +29,7 @@ __all__ = [
     "Stage",
     "Task",
     "failed_row",
+    "gathers_of",
     "run_rows",
     "run_rows_async",
     "run_step",
@@ -65,12 +67,13 @@ class Outcome(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What came of several rows: a tuple of outputs for each, None where it failed, and the failures by position.
+    """What came of several rows: a tuple of outputs for each, which says nothing where it failed, and the failures.
 
-    Each failure goes with the index of its step within the stage. `seconds` is how long the rows took, for pacing.
+    The rows are a list, or a `Table` of columns. Failures are by position; each goes with the index of its step within
+    the stage. `seconds` is how long the rows took, for pacing.
     """
 
-    values: list[tuple[Any, ...] | None]
+    values: Sequence[tuple[Any, ...] | None]
     failures: dict[int, tuple[Failure, int]]
     seconds: float = 0.0
 
@@ -82,7 +85,7 @@ class Batch(NamedTuple):
     """
 
     first: int
-    values: list[tuple[Any, ...] | None]
+    values: Sequence[tuple[Any, ...] | None]
     failures: dict[int, tuple[Failure, int]]
 
     @classmethod
@@ -105,12 +108,14 @@ class Stage:
     With `salvages` a failure brings along which outputs had been made before it. `spare` are the slots of those
     outputs that only a cache wants: one that cannot be carried comes as `LEFT`, and its row goes on.
     `batch` is the largest batch size among its steps, so many rows are best run together; `block` the same with those
-    of mapped pipelines; 0 where there is no batch node.
+    of mapped pipelines; 0 where there is no batch node. `gathers` has the batch size of each of its batch nodes, by the
+    id of its step. `at_most` is how many chunks of it may run at once, None for no bound.
     What is made of a stage - programs, its pickle, the cuts for scheduling - is kept with it.
     """
 
     __slots__ = (
-        *("_layouts", "_programs", "batch", "block", "blueprints", "indices", "inputs", "is_async", "name", "outputs"),
+        *("_layouts", "_programs", "at_most", "batch", "block", "blueprints", "gathers", "indices", "inputs"),
+        *("is_async", "name", "outputs"),
         *("packed", "salvages", "spare", "steps"),
     )
 
@@ -132,6 +137,8 @@ class Stage:
         self.indices = tuple(range(len(self.steps))) if indices is None else tuple(indices)
         self.is_async = is_async(self.steps)
         self.batch, self.block = batch_of(self.steps, deep=False), batch_of(self.steps, deep=True)
+        self.gathers = gathers_of(self.steps)
+        self.at_most = _at_most(self.steps)
         self._programs: dict[str, Program] = {}
         self._layouts: dict[str, Layout] = {}
         self.packed: tuple[str, bytes] | None = None
@@ -143,6 +150,22 @@ class Stage:
         if found is None:
             found = compile_program(self.steps, self.inputs, self.outputs, flavour=flavour, in_thread=in_thread)
             self._programs[flavour] = found
+        return found
+
+    def loop(self) -> Program | None:
+        """A function of rows that appends what comes of each; None where rows have to be called one by one.
+
+        That is where a failure brings along what had been made: in a loop that cannot be told from the row before.
+        """
+        if self.salvages or not (self.inputs and self.outputs):
+            return None
+        found = self._programs.get("loop")
+        if found is None:
+            inputs = [(f"value_{slot}", slot) for _, slot in self.inputs]
+            outputs = [(f"value_{slot}", slot) for _, slot in self.outputs]
+            shape, mapped = "value" if len(outputs) == 1 else "tuple", [name for name, _ in inputs]
+            found = compile_program(self.steps, inputs, outputs, shape=shape, loop="columns", mapped=mapped)
+            self._programs["loop"] = found
         return found
 
     def layout(self, flavour: str, in_thread: Any = None) -> Layout:
@@ -166,6 +189,20 @@ def _stage(name: str, steps: Any, inputs: Any, outputs: Any, indices: Any, salva
     return Stage(name, steps, inputs, outputs, indices, salvages=salvages, spare=spare)
 
 
+def gathers_of(steps: Iterable[Step | MapStep]) -> dict[int, int]:
+    """How many items each of the batch nodes among the steps takes at once, by the id of its step."""
+    own = [step for step in steps if isinstance(step, Step) and step.lists is not None]
+    return {id(step): step.node.batching.size for step in own if step.node.batching is not None}
+
+
+def _at_most(steps: Sequence[Step | MapStep]) -> int | None:
+    """How many chunks of these steps its gates let run at once: told for single steps, as workers would only wait."""
+    if len(steps) != 1 or not isinstance(steps[0], Step):
+        return None
+    bounds = [max(1, int(gate.most // gate.takes)) for gate in steps[0].gates if gate.per is None]
+    return min(bounds, default=None)
+
+
 def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> Reply:
     """Run the stage for each row, one after another, or in blocks where it has batch nodes.
 
@@ -183,6 +220,12 @@ def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> 
     if stage.block:
         drive(_run_in_blocks(stage, stage.layout("sync"), rows, place, values, failures))
         return Reply(values, failures, time.perf_counter() - started)
+    loop = stage.loop()
+    if loop is not None:
+        made: list[Any] = []
+        _run_loop(stage, loop, iter(rows), place, made, failures)
+        seconds = time.perf_counter() - started
+        return Reply(Table([made], len(made)) if len(stage.outputs) == 1 else made, failures, seconds)
     program = stage.program("sync")
     call = program.call
     for row in rows:
@@ -194,6 +237,26 @@ def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> 
             failures[len(values)] = failed_row(stage, program, error, place)
             values.append(None)
     return Reply(values, failures, time.perf_counter() - started)
+
+
+def _run_loop(
+    stage: Stage,
+    loop: Program,
+    rows: Iterator[tuple[Any, ...]],
+    place: str,
+    made: list[Any],
+    failures: dict[int, tuple[Failure, int]],
+) -> None:
+    """Run a stage's loop, which saves 0.1 us a row; after a row that failed it begins again with the next."""
+    call, append = loop.call, made.append
+    while True:
+        try:
+            return call(rows, append)  # type: ignore[no-any-return]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            failures[len(made)] = failed_row(stage, loop, error, place)
+            append(None)
 
 
 async def run_rows_async(

@@ -1,9 +1,9 @@
 """Both ends of a crossing: rows packed here, received and run there, and what came of them unpacked here again.
 
 A request is a list of frames. The first is a header in JSON: format, hypernodes and Python version, compared before
-anything is unpickled. Then come the pickled rows and, apart, their large buffers (pickle protocol 5), which a
-transport may carry without copying. A stage's functions are pickled once and known by their digest. A place that
-carries nothing but one `bytes` gets the frames joined.
+anything is unpickled. Then come the engine and the rows, pickled as columns, and, apart, their large buffers (pickle
+protocol 5), which a transport may carry without copying. A stage's functions are pickled once and known by their
+digest. A place that carries nothing but one `bytes` gets the frames joined.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from hypernodes._errors import RemoteError, ResourceError, UnsendableError, Vers
 from hypernodes._failure import Failure, text_of
 from hypernodes._late import importing
 from hypernodes._record import Built, Record, collecting, deliver
+from hypernodes._table import Table
 from hypernodes._task import LEFT, Reply, Stage, Task, run_rows
 
 if TYPE_CHECKING:
     from hypernodes._plan import Step
 
 __all__ = [
+    "Packer",
     "RowsUnreadable",
     "join",
-    "pack_rows",
     "pack_stage",
     "receive",
     "receive_frames",
@@ -43,8 +44,10 @@ __all__ = [
     "why_unsendable",
 ]
 
-FORMAT = 2
+FORMAT = 3
 STAGES_KEPT = 16
+
+_ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
 Buffer = bytes | bytearray | memoryview
 
@@ -89,13 +92,34 @@ def pack_stage(stage: Stage) -> tuple[str, bytes]:
     return stage.packed
 
 
-def pack_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], context: Context, engine: Any = None) -> list[Buffer]:
-    """A request for `stage` to run `rows`. Raises whatever pickling a row raises."""
-    digest, _ = pack_stage(stage)
-    buffers: list[Any] = []
-    body = dumps((list(rows), engine), buffers)
-    header = {**versions(), "stage": digest, "context": context.to_json()}
-    return [json.dumps(header).encode(), body, *(buffer.raw() for buffer in buffers)]
+class Packer:
+    """Packs requests of one run for an engine: what is the same in all of them is made once.
+
+    That takes 30 us off each, and there are hundreds a second.
+    """
+
+    def __init__(self, context: Context, engine: Any = None) -> None:
+        self.context, self._engine = context, b"" if engine is None else dumps(engine)
+        self._headers: dict[str, bytes] = {}
+
+    def pack(self, stage: Stage, rows: Sequence[tuple[Any, ...]]) -> list[Buffer]:
+        """A request for `stage` to run `rows`. Raises whatever pickling a row raises."""
+        digest, _ = pack_stage(stage)
+        header = self._headers.get(digest)
+        if header is None:
+            told = {**versions(), "stage": digest, "context": self.context.to_json()}
+            header = self._headers[digest] = json.dumps(told).encode()
+        table = Table.of(rows)
+        buffers: list[Any] = []
+        body = dump_columns((table.columns, table.height), table.columns, buffers)
+        return [header, self._engine, body, *(buffer.raw() for buffer in buffers)]
+
+
+def dump_columns(value: Any, columns: Sequence[list[Any]], buffers: list[Any]) -> bytes:
+    """Pickle something that holds columns and else only what any pickler takes; plain numbers and texts in a tenth."""
+    if all(_ATOMS.issuperset(map(type, column)) for column in columns):
+        return pickle.dumps(value, protocol=5)
+    return dumps(value, buffers)
 
 
 def unpack_reply(frames: Sequence[Buffer]) -> Reply:
@@ -114,9 +138,9 @@ def unpack_reply(frames: Sequence[Buffer]) -> Reply:
         error, cause, records = pickle.loads(frames[1])
         deliver(records)
         raise error from cause
-    values, failures, records = pickle.loads(frames[1], buffers=frames[2:])
+    columns, count, failures, records = pickle.loads(frames[1], buffers=frames[2:])
     deliver(records)
-    return Reply(values, failures, head["seconds"])
+    return Reply(Table(columns, count), failures, head["seconds"])
 
 
 def join(frames: Sequence[Buffer]) -> bytes:
@@ -216,9 +240,11 @@ def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Sequence[Buffer
     except BaseException as error:
         return [_status("stage unreadable", why=_unreadable("the pipeline", error))]
     try:
-        rows, engine = pickle.loads(frames[1], buffers=frames[2:])
+        engine = pickle.loads(frames[1]) if len(frames[1]) else None
+        columns, count = pickle.loads(frames[2], buffers=frames[3:])
     except BaseException as error:
         return [_status("rows unreadable", why=_unreadable("an input", error))]
+    rows = Table(columns, count)
     context = Context.from_json(header["context"])
     started = time.perf_counter()
     with _restored(context), collecting() as records:
@@ -257,11 +283,11 @@ def _pack_reply(stage: Stage, reply: Reply, records: list[Record | Built], place
     values = reply.values
     buffers: list[Any] = []
     try:
-        body = dumps((values, failures, records), buffers)
+        body = _dump_reply(stage, values, failures, records, buffers)
     except Exception:
         values = list(values)
         for at, row in enumerate(values):
-            if row is not None:
+            if row is not None and at not in failures:
                 values[at] = row = _without_spare(stage, row)
                 error = _unsendable_row(stage, row)
                 if error is not None:
@@ -269,8 +295,20 @@ def _pack_reply(stage: Stage, reply: Reply, records: list[Record | Built], place
                     failures[at] = error
         failures = {at: (_in_place(failure, place), step) for at, (failure, step) in failures.items()}
         buffers = []
-        body = dumps((values, failures, records), buffers)
+        body = _dump_reply(stage, values, failures, records, buffers)
     return [_status("done", seconds=reply.seconds), body, *(buffer.raw() for buffer in buffers)]
+
+
+def _dump_reply(
+    stage: Stage,
+    values: Sequence[tuple[Any, ...] | None],
+    failures: dict[int, tuple[Failure, int]],
+    records: list[Record | Built],
+    buffers: list[Any],
+) -> bytes:
+    table = Table.of(values, len(stage.outputs))
+    told = (table.columns, table.height, failures, records)
+    return dumps(told, buffers) if failures or records else dump_columns(told, table.columns, buffers)
 
 
 def _pack_end(error: ResourceError, records: list[Record | Built]) -> list[Buffer]:

@@ -1,8 +1,8 @@
 """How a worker ends: its exit functions run, whatever it was doing.
 
 SIGTERM asks it to, from the zygote, the system or a user alike. The first one raises `Ended` in the main thread, so
-that `with` and `finally` of the user's code do their part. Code that swallows it, or waits in a `finally`, is not unwound:
-at the second SIGTERM the exit functions run on top of it. Code in C that does not return to Python sees neither.
+that `with` and `finally` of the user's code do their part. Code that swallows it, or waits in a `finally`, is not
+unwound: at the second SIGTERM the exit functions run on top of it. Code in C that does not return to Python sees neither.
 """
 
 from __future__ import annotations
