@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 import pytest
 
 from hypernodes.testing import compare
-from hypernodes.testing._cases import Call, Case, Function, Nest, Parameter, Tree
+from hypernodes.testing._cases import Case
 from hypernodes.testing._oracle import Failed, Fails
+from hypernodes.testing._shapes import Built, Call, Function, Nest, Parameter, Tree
+from hypernodes.testing._wiring import settled
 
 NAN = float("nan")
 
@@ -19,8 +21,8 @@ def function(name: str, parameters: str, output: str, *body: str, is_async: bool
     return Function(name, tuple(Parameter(p) for p in parameters.split()), tuple(output.split()), body, is_async)
 
 
-def case(*units: Function | Nest, call: Call) -> Case:
-    return Case(Tree("main", units), call, frozenset())
+def case(*units: Function | Built | Nest, call: Call) -> Case:
+    return Case(settled(Tree("main", units), call), call, frozenset())
 
 
 def run(**inputs: str) -> Call:
@@ -130,6 +132,75 @@ def test_failure_inside_maps_names_the_item_of_every_level() -> None:
 def test_inner_product_is_one_flat_list() -> None:
     nest = Nest(Tree("inner", (add,)), {"ys": "y", "ks": "k"}, {}, ("ys", "ks"), "product")
     assert case(nest, call=run(ys="[1, 2]", ks="[10, 20]")).expected() == {"z": [11, 21, 12, 22]}
+
+
+# batches, resources, generators ---------------------------------------------------------------------------------
+
+
+def batch(function: Function, *lists: str) -> Function:
+    return replace(function, batch_size=2, lists=lists, said=bool(lists))
+
+
+def test_batch_node_is_its_function_for_one_item() -> None:
+    rows = Call("rows", {"k": "10"}, ({"y": "1"}, {"y": "2"}, {"y": "3"}), output_name="z")
+    assert case(batch(add, "y"), call=rows).expected() == [11, 12, 13]
+    assert case(batch(add, "y", "k"), call=rows).expected() == [11, 12, 13]
+    pair = batch(function("pair", "x", "a b", "return x, (x,)"), "x")
+    assert case(pair, call=run(x="1")).expected() == {"a": 1, "b": (1,)}
+    late = function("late", "x", "y", "await asyncio.sleep(0)", "return x + 1", is_async=True)
+    assert case(batch(late, "x"), call=run(x="1")).expected() == {"y": 2}
+
+
+def test_item_of_a_batch_fails_alone() -> None:
+    rows = Call("rows", {}, ({"x": "0"}, {"x": "1"}, {"x": "2"}), on_error="return", output_name="y")
+    kept = case(batch(picky, "x"), call=rows).expected()
+    assert [kept[0], type(kept[1]), kept[2]] == [0, Fails, 2]
+    assert repr(kept[1].candidates[0].error) == "KeyError('one')"
+
+
+def lists_of(one: Case) -> dict[str, tuple[str, ...]]:
+    return {part.name: part.lists for part in one.parts() if isinstance(part, Function)}
+
+
+def test_what_all_items_share_comes_single_unless_the_node_says_otherwise() -> None:
+    rows = ({"y": "1"}, {"y": "2"})
+    assert lists_of(case(batch(add), call=Call("rows", {"k": "10"}, rows))) == {"add": ("y",)}
+    assert lists_of(case(batch(add), call=Call("rows", {}, ({"y": "1", "k": "2"},)))) == {"add": ("y", "k")}
+    assert lists_of(case(batch(add), call=run(y="1", k="2"))) == {"add": ("y", "k")}
+    assert lists_of(case(batch(add, "k"), call=Call("rows", {"k": "10"}, rows))) == {"add": ("k",)}
+    some = Call("rows", {"k": "10"}, ({"y": "1"}, {"y": "2", "k": "3"}))
+    (both,) = case(batch(add), call=some).parts()
+    assert isinstance(both, Function)
+    assert (both.lists, both.said) == (("y",), True)
+
+
+def test_what_a_map_inside_does_not_go_over_comes_single() -> None:
+    made = function("made", "x", "k", "return x")
+    inner = Nest(Tree("inner", (batch(add),)), {"ys": "y"}, {}, ("ys",))
+    assert lists_of(case(made, inner, call=run(x="1", ys="[1]")))["add"] == ("y",)
+    plain = Nest(Tree("inner", (batch(add),)), {}, {})
+    assert lists_of(case(made, plain, call=Call("rows", {"y": "1"}, ({"x": "1"},))))["add"] == ("k",)
+
+
+def test_resource_is_a_value_for_everybody_below_and_no_output() -> None:
+    model, big = Built("model", (), "(1, 2)"), Built("big", ("model",), "[model]", closes=True)
+    use = function("use", "x big", "y", "return x, big")
+    assert case(use, big, model, call=run(x="1")).expected() == {"y": (1, [(1, 2)])}
+    inner = Nest(Tree("inner", (use,)), {"xs": "x", "model": "big"}, {}, ("xs",))
+    assert case(model, inner, call=run(xs="[1, 2]")).expected() == {"y": [(1, (1, 2)), (2, (1, 2))]}
+    assert case(use, big, model, call=run(x="1", big="0")).expected() == {"y": (1, 0)}
+    assert lists_of(case(batch(use), big, model, call=run(x="1", big="0"))) == {"use": ("x",)}
+
+
+def test_resource_is_one_value_for_the_whole_call() -> None:
+    same = function("same", "x model", "y", "return id(model)")
+    first, second = case(same, Built("model", (), "[1]"), call=Call("rows", {}, ({"x": "1"}, {"x": "2"}))).expected()
+    assert first == second
+
+
+def test_generator_node_gives_the_list_of_what_it_yields() -> None:
+    count = replace(function("count", "x", "y", "yield x", "yield from [x + 1]"), yields=True)
+    assert case(count, call=run(x="1")).expected() == {"y": [1, 2]}
 
 
 # the comparison -----------------------------------------------------------------------------------------------------

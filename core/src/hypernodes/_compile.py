@@ -50,7 +50,7 @@ Named = int | Need | Barred
 class _Frame:
     """One pipeline while its nodes are being laid out."""
 
-    __slots__ = ("children", "names", "nest", "parent", "path", "setting")
+    __slots__ = ("children", "names", "nest", "parent", "path", "provided", "setting")
 
     def __init__(
         self,
@@ -64,6 +64,15 @@ class _Frame:
         self.children: Iterator[GraphNode] = iter(pipeline.graph.order)
         self.path, self.setting, self.names = path, setting, names
         self.parent, self.nest = parent, nest
+        # Names that stand for resources, or for what is given instead of one: a batch has one of each.
+        self.provided = {node.name for node in pipeline.graph.nodes if isinstance(node, Resource)}
+        if parent is not None and nest is not None:
+            self.provided |= _provided(nest, parent)
+
+
+def _provided(nest: NestedPipeline, frame: _Frame) -> set[str]:
+    """What a nested pipeline calls the resources that are around it."""
+    return {inner for outer, inner in nest.inner_names.items() if outer in frame.provided}
 
 
 class _Timed:
@@ -95,7 +104,7 @@ class _Timed:
 class _Mapped:
     """A mapped nested pipeline before its inner plan is known: which outputs are needed is found out first."""
 
-    __slots__ = ("needs", "nest", "path", "reads", "setting", "slots")
+    __slots__ = ("needs", "nest", "path", "provided", "reads", "setting", "slots")
 
     def __init__(
         self,
@@ -104,7 +113,9 @@ class _Mapped:
         setting: int,
         reads: dict[str, Named],
         slots: dict[str, int],
+        provided: set[str],
     ) -> None:
+        self.provided = provided
         self.nest, self.path, self.setting, self.slots = nest, path, setting, slots
         self.reads = {name: at for name, at in reads.items() if isinstance(at, int)}
         self.needs = {name: need for name, need in reads.items() if not isinstance(need, int)}
@@ -226,15 +237,18 @@ class _Compiler:
         timed: bool,
         shared: Container[str] = (),
         needs: Mapping[str, Need | Barred] | None = None,
+        provided: Iterable[str] = (),
     ) -> Plan:
         """The plan of one pipeline with those nested in it; `timed` says that a clock of its own starts with it.
 
-        `shared` are the inputs that all its items share, `needs` the resources that it has from around it.
+        `shared` are the inputs that all its items share, `needs` the resources that it has from around it,
+        and `provided` all names that stand for such, overridden or not.
         """
         slots = len(given)
         alike = {slot for slot, name in enumerate(given) if name in shared}
         names: dict[str, Named] = {**(needs or {}), **{name: slot for slot, name in enumerate(given)}}
         root = frame = _Frame(pipeline, path, setting, names)
+        frame.provided.update(provided)
         self._provide(pipeline.graph, frame)
         self.levels[path] = setting
         laid: list[Step | _Mapped] = []
@@ -259,7 +273,8 @@ class _Compiler:
                     made = {}
                     for inner in node.outer_names:
                         made[inner], slots = slots, slots + 1
-                    laid.append(_Mapped(node, inner_path, frame.setting, reads, made))
+                    provided = _provided(node, frame)
+                    laid.append(_Mapped(node, inner_path, frame.setting, reads, made, provided))
                     self._bind(frame, {node.outer_names[inner]: slot for inner, slot in made.items()})
                 else:
                     inner_setting = self._setting(node, inner_path, frame.setting)
@@ -294,11 +309,13 @@ class _Compiler:
             self.barred[path] = barred
         lists = None
         if node.batching is not None:
-            lists = node.batching.over([name for name, _ in found], {name for name, at in found if at in alike})
-            if needs and not lists:
+            items = [(name, at) for name, at in found if name not in frame.provided]
+            lists = node.batching.over([name for name, _ in items], {name for name, at in items if at in alike})
+            if not lists and len(items) < len(wired):
+                given = [name for name, at in wired if (name, at) not in items]
                 raise GraphError(
                     f"node '{' > '.join(path)}' takes batches, but nothing comes to it as a list of items: "
-                    f"{quoted(name for name, _ in needs)} is given by a resource"
+                    f"{quoted(given)} is given by a resource"
                 )
         scoped = bool(needs or node.limit or node.resources)
         hidden = [SCOPE] * scoped + [CLOCK] * (CLOCK in known) + [SPAN] * (own.heard and SPAN in known)
@@ -436,7 +453,9 @@ class _Compiler:
         timed = self._starts_clock(setting, step.setting)
         over = [nest.inner_names[outer] for outer in nest.map_over]
         shared = set(step.reads).difference(over)
-        inner = self.plan(nest.pipeline, step.path, setting, tuple(step.reads), outputs, timed, shared, step.needs)
+        inner = self.plan(
+            nest.pipeline, step.path, setting, tuple(step.reads), outputs, timed, shared, step.needs, step.provided
+        )
         used = {slot for inner_step in inner.steps for slot in inner_step.sources}
         used.update(slot for _, slot in inner.outputs)
         # What only pruned nodes would read is not needed from outside either; mapped lists always set the rows.

@@ -63,9 +63,9 @@ class Placement:
     node_timeout: float | None = None
     retries: int = 0
     retries_chosen_by: str = ""
+    resources: tuple[tuple[str, str], ...] = ()
     limits: tuple[str, ...] = ()
     demand: str = ""
-    resources: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

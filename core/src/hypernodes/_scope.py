@@ -41,20 +41,19 @@ def opened(*, meets: bool = False) -> Iterator[Scope]:
     """A scope for the length of one call. What it kept is closed at the end, however the call ends.
 
     What could not be closed is raised where the call succeeded, and noted with the call's own error else. With `meets`
-    the scope has a folder, where the system can lock files. Nobody but this user may look into the folder. It goes with
-    the call; a process that comes later finds none.
+    it has a folder, where the system can lock files. Nobody but this user may look into the folder. It goes with the
+    call; a process that comes later finds none.
     """
     scope, keep = _begin(meets)
     try:
-        try:
-            yield scope
-        except BaseException as error:
-            _failed(error, _end(scope, keep))
-            raise
-        else:
-            _raise(_end(scope, keep))
-    finally:
-        _remove(scope.folder)
+        if scope.folder:
+            os.mkdir(scope.folder, 0o700)
+        yield scope
+    except BaseException as error:
+        _failed(error, _end(scope, keep))
+        raise
+    else:
+        _raise(_end(scope, keep))
 
 
 @asynccontextmanager
@@ -62,42 +61,45 @@ async def aopened(*, meets: bool = False) -> AsyncIterator[Scope]:
     """The same on the running event loop, where what was built on it is closed, too."""
     scope, keep = _begin(meets)
     try:
-        try:
-            yield scope
-        except BaseException as error:
-            _failed(error, await _aend(scope, keep))
-            raise
-        else:
-            _raise(await _aend(scope, keep))
-    finally:
-        _remove(scope.folder)
+        if scope.folder:
+            os.mkdir(scope.folder, 0o700)
+        yield scope
+    except BaseException as error:
+        _failed(error, await _aend(scope, keep))
+        raise
+    else:
+        _raise(await _aend(scope, keep))
 
 
 def _begin(meets: bool) -> tuple[Scope, Keep]:
     run = f"{_token}-{os.getpid():x}-{next(_serials):x}"
     scope = Scope(run, _folder(run) if meets and _LOCKS else "")
-    if scope.folder:
-        os.mkdir(scope.folder, 0o700)
     keep = _open[run] = Keep()
     return scope, keep
 
 
 def _end(scope: Scope, keep: Keep) -> list[BaseException]:
     del _open[scope.run]
-    faults = keep.close()
-    _mind(keep)
+    try:
+        faults = keep.close()
+    finally:
+        _over(scope, keep)
     return faults
 
 
 async def _aend(scope: Scope, keep: Keep) -> list[BaseException]:
     del _open[scope.run]
-    faults = await keep.aclose()
-    _mind(keep)
+    try:
+        faults = await keep.aclose()
+    finally:
+        _over(scope, keep)
     return faults
 
 
-def _mind(keep: Keep) -> None:
+def _over(scope: Scope, keep: Keep) -> None:
     """What somebody still uses is closed by the last of them, at the latest when the process ends."""
+    if scope.folder:
+        _remove(scope.folder)
     _late[:] = [one for one in _late if one.in_use]
     if keep.in_use:
         _at_exit()
@@ -132,8 +134,6 @@ def _folder(run: str) -> str:
 
 def _remove(folder: str) -> None:
     """Remove the folder under another name, so that a worker on its way out cannot put a file into it meanwhile."""
-    if not folder:
-        return
     import shutil
 
     over = f"{folder}-over"

@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,11 +26,14 @@ from hypernodes import (
     failure_of,
     node,
 )
+from hypernodes.testing._batch_contract import BatchContract
 from hypernodes.testing._compare import compare
 from hypernodes.testing._context_contract import ContextContract, draw, rows
 from hypernodes.testing._event_tree import EventLog
 from hypernodes.testing._leaks import LeakWatch
+from hypernodes.testing._limit_contract import LimitContract
 from hypernodes.testing._promises import check_random_cases
+from hypernodes.testing._resource_contract import ResourceContract
 from hypernodes.testing._zoo import (
     ORDINARY,
     Coded,
@@ -56,7 +59,7 @@ def nested(*nodes: Any, backend: Any, name: str = "far") -> Pipeline:
     )
 
 
-class BackendContract(ContextContract):
+class BackendContract(ContextContract, BatchContract, ResourceContract, LimitContract):
     """Promises of a backend. The fixture `backend` gives an instance; it may be shared by many tests.
 
     `is_remote` says that nodes run in another process than the caller's. `can_kill_workers` says that one of those
@@ -67,9 +70,9 @@ class BackendContract(ContextContract):
     is_remote: ClassVar[bool] = True
     draw_ahead: ClassVar[int] = 20_000
 
-    def placed(self, nodes: Sequence[Any], backend: Any, **options: Any) -> Pipeline:
+    def placed(self, nodes: Sequence[Any], backend: Any, beside: Sequence[Any] = (), **options: Any) -> Pipeline:
         inner = Pipeline(nodes=list(nodes), name="far", backend=backend)
-        return Pipeline(nodes=[inner], name="main", backend=LocalBackend(), **options)
+        return Pipeline(nodes=[inner, *beside], name="main", backend=LocalBackend(), **options)
 
     # values -----------------------------------------------------------------------------------------------------
 
@@ -104,6 +107,12 @@ class BackendContract(ContextContract):
             return x + 1
 
         compare([1, 2], nested(later, backend=backend).map([{"x": 0}, {"x": 1}], output_name="later"))
+
+    def test_generator_nodes_give_lists_over_there(self, backend: Any) -> None:
+        count_up = node(_count_up, output_name="xs")
+        cell = Pipeline(nodes=[double], name="cell").as_node(input_mapping={"xs": "x"}, map_over="xs")
+        found = nested(count_up, cell, backend=backend).map([{"upto": n} for n in range(4)])
+        compare([{"xs": list(range(n)), "doubled": [2 * x for x in range(n)]} for n in range(4)], found)
 
     # failures ---------------------------------------------------------------------------------------------------
 
@@ -282,3 +291,7 @@ class BackendContract(ContextContract):
             pipeline.map([{"x": i} for i in range(5)], on_error="return")
             with pytest.raises(Refused):
                 pipeline.run(x=1)
+
+
+def _count_up(upto: int) -> Iterator[int]:
+    yield from range(upto)

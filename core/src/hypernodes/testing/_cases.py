@@ -9,170 +9,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 import linecache
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import unified_diff
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from hypernodes import MemoryCache
 from hypernodes.testing import _oracle
 from hypernodes.testing._compare import compare
 from hypernodes.testing._event_tree import Branch, EventLog, outline
+from hypernodes.testing._shapes import Built, Call, Function, Tree
 from hypernodes.testing._values import IMPORTS, PRELUDE
+from hypernodes.testing._wiring import changed
 
 if TYPE_CHECKING:
     from hypernodes import Pipeline
 
-__all__ = ["Call", "Case", "Function", "Nest", "Parameter", "Tree"]
+__all__ = ["Case"]
 
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of a function; `default` is an expression."""
-
-    name: str
-    default: str | None = None
-    keyword_only: bool = False
-
-
-@dataclass(frozen=True)
-class Function:
-    """A node as text."""
-
-    name: str
-    parameters: tuple[Parameter, ...]
-    outputs: tuple[str, ...]
-    body: tuple[str, ...]
-    is_async: bool = False
-    kind: Literal["function"] = "function"
-
-    @property
-    def reads(self) -> dict[str, str]:
-        """Parameter by value name; the two are one for a function."""
-        return {parameter.name: parameter.name for parameter in self.parameters}
-
-    @property
-    def output_name(self) -> str | tuple[str, ...]:
-        """As `@node` takes it."""
-        return self.outputs if len(self.outputs) > 1 else self.outputs[0]
-
-    def text(self) -> str:
-        """The function's source, without a decorator."""
-        plain = [p for p in self.parameters if not p.keyword_only]
-        plain.sort(key=lambda p: p.default is not None)
-        keyword = [p for p in self.parameters if p.keyword_only]
-        shown = [p.name if p.default is None else f"{p.name}={p.default}" for p in (*plain, *keyword)]
-        if keyword:
-            shown.insert(len(plain), "*")
-        head = f"{'async ' if self.is_async else ''}def {self.name}({', '.join(shown)}):"
-        return "\n".join([head, *(f"    {line}" for line in self.body)]) + "\n"
-
-
-@dataclass(frozen=True)
-class Nest:
-    """A pipeline used as a node."""
-
-    tree: Tree
-    input_mapping: Mapping[str, str]
-    output_mapping: Mapping[str, str]
-    map_over: tuple[str, ...] = ()
-    map_mode: Literal["zip", "product"] = "zip"
-    name: str | None = None
-    bare: bool = False
-    kind: Literal["nest"] = "nest"
-
-    @property
-    def label(self) -> str:
-        """The name that stands in paths."""
-        return self.name or self.tree.name
-
-    @cached_property
-    def outputs(self) -> tuple[str, ...]:
-        """Names as the outer pipeline sees them."""
-        return tuple(self.output_mapping.get(name, name) for name in self.tree.outputs)
-
-    @cached_property
-    def reads(self) -> dict[str, str]:
-        """Inner input, or inner output that is overridden from outside, by outer name."""
-        outer = {inner: outer for outer, inner in self.input_mapping.items()}
-        return {outer.get(name, name): name for name in self.tree.inputs} | dict(self.input_mapping)
-
-    def inner_output(self, name: str) -> str:
-        """The inner name of an output."""
-        return self.tree.outputs[self.outputs.index(name)]
-
-    def text(self, variable: str) -> str:
-        """The expression that makes this node out of the pipeline called `variable`."""
-        if self.bare:
-            return variable
-        options: dict[str, Any] = {
-            "input_mapping": dict(self.input_mapping),
-            "output_mapping": dict(self.output_mapping),
-        }
-        options |= {"map_over": list(self.map_over), "map_mode": self.map_mode} if self.map_over else {}
-        options["name"] = self.name
-        return f"{variable}.as_node({', '.join(f'{key}={value!r}' for key, value in options.items() if value)})"
-
-
-Unit: TypeAlias = Function | Nest
-
-
-@dataclass(frozen=True, eq=False)
-class Tree:
-    """A pipeline; `place` picks its backend where a build offers several, 0 leaving it to inherit."""
-
-    name: str
-    units: tuple[Unit, ...]
-    place: int = 0
-
-    @cached_property
-    def maker(self) -> dict[str, int]:
-        """Index of the unit that makes a name."""
-        return {name: index for index, unit in enumerate(self.units) for name in unit.outputs}
-
-    @cached_property
-    def outputs(self) -> tuple[str, ...]:
-        """Every output, in order of declaration."""
-        return tuple(self.maker)
-
-    @cached_property
-    def inputs(self) -> tuple[str, ...]:
-        """Every name that is read and not made, in order of declaration."""
-        return tuple(dict.fromkeys(n for unit in self.units for n in unit.reads if n not in self.maker))
-
-    def walk(self) -> Iterator[Tree]:
-        """Every pipeline below and with this one, inner ones first, each once."""
-        seen: dict[int, Tree] = {}
-        for unit in self.units:
-            if isinstance(unit, Nest):
-                seen |= {id(tree): tree for tree in unit.tree.walk()}
-        yield from (seen | {id(self): self}).values()
-
-
-@dataclass(frozen=True)
-class Call:
-    """What is called, with which values; every value is an expression."""
-
-    kind: Literal["run", "rows", "columns"]
-    inputs: Mapping[str, str]
-    rows: tuple[Mapping[str, str], ...] = ()
-    map_over: tuple[str, ...] = ()
-    map_mode: Literal["zip", "product"] = "zip"
-    on_error: Literal["raise", "return"] = "raise"
-    output_name: str | None = None
-    output_nodes: tuple[str, ...] = ()
-
-    def options(self) -> dict[str, Any]:
-        """The keyword arguments beside the values."""
-        chosen: dict[str, Any] = {"output_name": self.output_name, "output_nodes": list(self.output_nodes)}
-        if self.kind == "columns":
-            chosen |= {"map_over": list(self.map_over), "map_mode": self.map_mode}
-        if self.kind != "run" and self.on_error != "raise":
-            chosen["on_error"] = self.on_error
-        return {key: value for key, value in chosen.items() if value}
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,8 +51,13 @@ class Case:
 
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """The plain functions by name."""
-        return {f.name: self.namespace[f.name] for f in self._functions()}
+        """The plain functions by name, those of resources too."""
+        return {f.name: self.namespace[f.name] for f in self.parts()}
+
+    @cached_property
+    def one_by_one(self) -> Case:
+        """The same with no batches: each batch node as the function for one item that it stands for."""
+        return replace(self, tree=changed(self.tree, Function.alone))
 
     def value(self, text: str) -> Any:
         """A fresh value of an expression."""
@@ -220,17 +81,20 @@ class Case:
     def build(self, backend: Any = None, backends: Sequence[Any] = (), **given: Any) -> Pipeline:
         """The real pipeline, on `backend` and with what else is `given`; nested ones that drew a place get one of
         `backends`."""
-        from hypernodes import Pipeline, node
+        from hypernodes import Pipeline, node, resource
 
         built: dict[int, Any] = {}
         for tree in self.tree.walk():
             nodes: list[Any] = []
             for unit in tree.units:
                 if isinstance(unit, Function):
-                    nodes.append(node(output_name=unit.output_name)(self.namespace[unit.name]))
+                    nodes.append(node(**unit.options())(self.namespace[unit.name]))
+                elif isinstance(unit, Built):
+                    nodes.append(resource(self.namespace[unit.name]))
                 else:
                     nodes.append(eval(unit.text("inner"), {"inner": built[id(unit.tree)]}))
             options: dict[str, Any] = dict(given) if tree is self.tree else {}
+            options |= {"limits": dict(tree.limits)} if tree.limits else {}
             if tree is self.tree and backend is not None:
                 options["backend"] = backend
             elif tree is not self.tree and backends and tree.place % (len(backends) + 1):
@@ -260,9 +124,10 @@ class Case:
         self._compare(self._outcome(self.build(backend, backends), use_async=use_async), "", any_order=any_order)
 
     def check_events(self, backend: Any = None, *, backends: Sequence[Any] = ()) -> None:
-        """The events of the call make the tree that they make where one node runs after another in this process."""
+        """The events of the call make the tree that they make where one node runs after another in this process, each
+        for one item at a time."""
         expected, found = EventLog(), EventLog()
-        self._outcome(self.build(callbacks=[expected]))
+        self._outcome(self.one_by_one.build(callbacks=[expected]))
         self._outcome(self.build(backend, backends, callbacks=[found]))
         self._same_trees(expected.tree(), found.tree())
 
@@ -306,10 +171,11 @@ class Case:
         lines, names = [self._definitions(decorated=True)], dict[int, str]()
         for tree in self.tree.walk():
             names[id(tree)] = f"pipeline_{tree.name}"
-            nodes = [u.name if isinstance(u, Function) else u.text(names[id(u.tree)]) for u in tree.units]
+            nodes = [u.text(names[id(u.tree)]) if u.kind == "nest" else u.name for u in tree.units]
             place = f"  # place {tree.place}" if tree.place else ""
             shown = "".join(f"    {one},\n" for one in nodes)
-            lines.append(f"{names[id(tree)]} = Pipeline(name={tree.name!r}, nodes=[{place}\n{shown}])\n")
+            limits = f", limits={dict(tree.limits)!r}" if tree.limits else ""
+            lines.append(f"{names[id(tree)]} = Pipeline(name={tree.name!r}{limits}, nodes=[{place}\n{shown}])\n")
         arguments = [f"inputs={_mapping(self.call.inputs)}"]
         if self.call.kind == "rows":
             arguments.insert(0, f"[{', '.join(map(_mapping, self.call.rows))}]")
@@ -319,19 +185,24 @@ class Case:
         lines.append('\nif __name__ == "__main__":\n    print(call())\n')
         return "\n".join(lines)
 
-    def _functions(self) -> list[Function]:
-        return [unit for tree in self.tree.walk() for unit in tree.units if isinstance(unit, Function)]
+    def parts(self) -> list[Function | Built]:
+        """Every function and resource, each once."""
+        return [unit for tree in self.tree.walk() for unit in tree.units if unit.kind != "nest"]
 
     def _definitions(self, decorated: bool) -> str:
-        blocks = []
-        for function in self._functions():
-            head = f"@node(output_name={function.output_name!r})\n" if decorated else ""
-            blocks.append(head + function.text())
+        blocks = [(_decorator(one) if decorated else "") + one.text() for one in self.parts()]
         values = [*self.call.inputs.values(), *(text for row in self.call.rows for text in row.values())]
         body = "\n".join([*blocks, *values])
         parts = [line for word, line in IMPORTS.items() if word in body + "".join(_used(body))]
-        parts += ["from hypernodes import Pipeline, node"] if decorated else []
+        names = ["Pipeline", "node", "resource"] if "@resource" in body else ["Pipeline", "node"]
+        parts += [f"from hypernodes import {', '.join(names)}"] if decorated else []
         return "\n".join([*parts, "", *_used(body), "", *blocks])
+
+
+def _decorator(one: Function | Built) -> str:
+    if isinstance(one, Built):
+        return "@resource\n"
+    return f"@node({', '.join(f'{key}={value!r}' for key, value in one.options().items())})\n"
 
 
 def _used(body: str) -> list[str]:

@@ -6,15 +6,15 @@ import asyncio
 import os
 import signal
 import uuid
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from hypernodes import Failure, MemoryCache, Pipeline, WorkerLostError, node
 from hypernodes.testing._compare import compare
 from hypernodes.testing._event_tree import EventLog, outline
-from hypernodes.testing._promises import Promises, check_random_cases
+from hypernodes.testing._promises import Placed, check_random_cases
 from hypernodes.testing._zoo import Refused, check, double, same
 
 __all__ = ["ContextContract"]
@@ -47,6 +47,23 @@ async def wait(x: Any) -> Any:
     return x
 
 
+@node(output_name="again", batch_size=3)
+def doubled_again(doubled: list[Any]) -> list[Any]:
+    return [2 * one for one in doubled]
+
+
+@node(output_name="checked", batch_size=4)
+def check_each(x: list[Any]) -> list[Any]:
+    if 1 in x:
+        raise Refused("1 is refused", 1)
+    return list(x)
+
+
+@node(output_name="xs")
+def count_up(upto: int) -> Iterator[int]:
+    yield from range(upto)
+
+
 def rows(count: int) -> list[dict[str, Any]]:
     return [{"x": x} for x in range(count)]
 
@@ -77,6 +94,20 @@ TOLD: dict[str, Told] = {
                       lambda pipeline: pipeline.run(x=1)),
     "failing items": ([double, check, mark_checked], lambda pipeline: pipeline.map(rows(6), on_error="return")),
     "an item that ends the map": ([check, mark_checked], lambda pipeline: pipeline.map(rows(6))),
+    "batches": ([double, doubled_again], lambda pipeline: pipeline.map(rows(7))),
+    "batches inside a map": (
+        [each(double, doubled_again), node(lambda again: sum(again), output_name="total")],
+        lambda pipeline: pipeline.map([{"xs": list(range(length))} for length in (3, 0, 1, 4)]),
+    ),
+    "failing items of batches": (
+        [double, check_each, mark_checked], lambda pipeline: pipeline.map(rows(6), on_error="return")
+    ),
+    "an item of a batch that ends the map": (
+        [double, check_each, mark_checked], lambda pipeline: pipeline.map(rows(6))
+    ),
+    "a generator that feeds a map": (
+        [count_up, each(double)], lambda pipeline: pipeline.map([{"upto": length} for length in (2, 0, 3)])
+    ),
     "a failure inside a map": (
         [double, each(check, node(lambda checked: checked, output_name="last"))],
         lambda pipeline: pipeline.map([{"x": 0, "xs": [0, 2]}, {"x": 1, "xs": [0, 1, 2]}], on_error="return"),
@@ -85,18 +116,8 @@ TOLD: dict[str, Told] = {
 """Pipelines and calls of them, by what they show."""
 
 
-class ContextContract(Promises):
-    """Promises about events and caches, kept wherever nodes run. `EngineContract` and `BackendContract` include them.
-
-    `placed` builds a pipeline of which the fixture `backend` runs the nodes. `can_kill_workers` says that nodes run in
-    processes of their own, so that one may die.
-    """
-
-    can_kill_workers: ClassVar[bool] = False
-
-    def placed(self, nodes: Sequence[Any], backend: Any, **options: Any) -> Pipeline:
-        """The nodes, where they are to run."""
-        return Pipeline(nodes=list(nodes), name="main", backend=backend, **options)
+class ContextContract(Placed):
+    """Promises about events and caches, kept wherever nodes run. Each other contract includes them."""
 
     # events -----------------------------------------------------------------------------------------------------
 

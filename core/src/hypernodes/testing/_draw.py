@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, TypeVar
 
-from hypernodes.testing._cases import Call, Case, Function, Nest, Parameter, Tree, Unit
+from hypernodes.testing._cases import Case
 from hypernodes.testing._oracle import needs
+from hypernodes.testing._shapes import Built, Call, Function, Nest, Parameter, Tree, Unit, pinned
 from hypernodes.testing._values import ERRORS, VALUES
+from hypernodes.testing._wiring import settled
 
 __all__ = ["Pick", "draw_case"]
 
@@ -21,14 +23,18 @@ Pick: TypeAlias = Callable[[int, int], int]
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a name holds: `depth` levels of list around a value; lists of one `length` tag are equally long."""
+    """What a name holds: `depth` levels of list around a value; lists of one `length` tag are equally long. `built`
+    says that a resource provides it.
+    """
 
     depth: int = 0
     length: str = ""
+    built: bool = False
 
 
 _Names: TypeAlias = dict[str, _Kind]
-ONE = _Kind()
+ONE, BUILT = _Kind(), _Kind(built=True)
+DEMANDS: tuple[dict[str, object], ...] = ({"cpus": 1}, {"cpus": 0.5, "memory": "1MB"}, {"memory": 1000})
 
 
 @dataclass
@@ -84,7 +90,9 @@ class _Draw:
     def text_of(self, kind: _Kind, lengths: dict[str, int]) -> str:
         if kind.depth == 0:
             return self.literal()
-        size = lengths.setdefault(kind.length, self.pick(0, 3)) if kind.length else self.pick(0, 3)
+        if kind.length not in lengths or not kind.length:
+            lengths[kind.length] = self.pick(4, 9) if self.chance(6, "long list") else self.pick(0, 3)
+        size = lengths[kind.length]
         self.seen("empty list" if size == 0 else "ragged list" if kind.depth > 1 else "list")
         return "[" + ", ".join(self.text_of(_Kind(kind.depth - 1), lengths) for _ in range(size)) + "]"
 
@@ -113,9 +121,7 @@ class _Draw:
             optional = self.unique("option")
             names.append(optional)
             parameters.append(Parameter(optional, self.literal(), self.chance(30, "keyword-only parameter")))
-        body = self.refusal(names)
-        made: _Names = {}
-        expressions = []
+        body, made, expressions = self.refusal(names), _Names(), list[str]()
         for _ in range(self.pick(2, 3) if self.chance(20, "several outputs") else 1):
             scope.count += 1
             depth = self.choose([0, 0, 0, 1, 2])
@@ -123,9 +129,52 @@ class _Draw:
             expressions.append(self.expression(names, depth))
         is_async = self.chance(20, "async node")
         body += ["await asyncio.sleep(0)"] if is_async and self.chance(60) else []
-        body.append(f"return {', '.join(expressions)}")
+        may_yield = expressions[0].startswith("[") and len(made) == 1 and not is_async
+        yields = may_yield and self.chance(25, "generator node")
+        if yields and len(body) and self.chance(50, "generator node that raises after it yielded"):
+            body.insert(0, "yield 0")
+        body.append(f"{'yield from' if yields else 'return'} {', '.join(expressions)}")
         name = self.unique("step")
-        return Function(name, tuple(self.shuffled(parameters)), tuple(made), tuple(body), is_async), made
+        function = Function(name, tuple(self.shuffled(parameters)), tuple(made), tuple(body), is_async, yields=yields)
+        return self.bounded(function if yields else self.batched(function, known)), made
+
+    def batched(self, function: Function, known: _Names) -> Function:
+        """The function as a batch node, now and then."""
+        items = [p for p in function.parameters if p.name in known and not known[p.name].built]
+        if not items or not self.chance(20, "batch node"):
+            return function
+        function = replace(function, batch_size=self.pick(1, 5))
+        free = [p.name for p in items if p.default is None]
+        self.seen("async batch node" if function.is_async else "")
+        if not free or self.chance(50, "batch node that names its lists"):
+            return replace(function, lists=tuple(self.some([p.name for p in items], 1, 3)))
+        stays = self.choose(free)
+        noted = [
+            replace(p, note="'Value'") if p.name != stays and self.chance(30, "single parameter by annotation") else p
+            for p in function.parameters
+        ]
+        return replace(function, parameters=tuple(noted), said=False)
+
+    def bounded(self, function: Function) -> Function:
+        """The function with limits and demands, now and then."""
+        limits = tuple(self.some(["calls", "slots"], 1, 2)) if self.chance(5, "limit") else ()
+        demand = self.choose(DEMANDS) if self.chance(4, "demand") else {}
+        return replace(function, limits=limits, demand=demand)
+
+    def limits(self, least: int) -> dict[str, int | str]:
+        """Limits as a pipeline declares them; the outermost declares all."""
+        counts: list[int | str] = [3, 1, 2, "2000/second"]
+        return {name: self.choose(counts) for name in self.some(["calls", "slots"], least, 2)}
+
+    def resources(self) -> list[Built]:
+        """Some resources, the later ones built from the earlier now and then."""
+        made = list[Built]()
+        for _ in range(self.pick(1, 2) if self.chance(12, "resource") else 0):
+            needs_ = tuple(one.name for one in made if self.chance(50, "resource that needs a resource"))
+            literal = self.literal()
+            expression = f"({', '.join([*needs_, literal])})" if needs_ else literal
+            made.append(Built(self.unique("model"), needs_, expression, self.chance(30, "resource that closes")))
+        return made
 
     def refusal(self, names: list[str]) -> list[str]:
         if not self.chance(20, "node that raises"):
@@ -145,7 +194,10 @@ class _Draw:
 
     def tree(self, name: str, inputs: _Names, scope: _Scope, depth: int) -> tuple[Tree, _Names]:
         known, pending, made = dict(inputs), list(inputs), _Names()
-        units: list[Unit] = []
+        own = self.resources()
+        units: list[Unit] = [*own]
+        known |= {one.name: BUILT for one in own}
+        pending += [one.name for one in own if self.chance(80)]
         count = self.pick(1, max(1, min(6, self.left)))
         for at in range(count):
             if self.left <= 0:
@@ -160,14 +212,18 @@ class _Draw:
                 known |= outputs
                 made |= outputs
                 pending = [name for name in pending if name not in unit.reads]
-        if pending or not units:
+        if pending or not made:
             unit, outputs = self.function(scope, known, pending)
             units.append(unit)
             made |= outputs
         place = self.pick(0, 5) if depth else 0
         if len(units) > 1:
             self.seen("shuffled declaration")
-        return Tree(name, tuple(self.shuffled(units)), place), made
+        used = self.limited(units)
+        limits = self.limits(2) if used and not depth else {}
+        if used and depth and self.chance(25, "limit declared by a nested pipeline"):
+            limits = self.limits(1)
+        return Tree(name, tuple(self.shuffled(units)), place, limits), made
 
     def nests(self, scope: _Scope, known: _Names, pending: list[str], depth: int) -> list[tuple[Unit, _Names]]:
         if self.drawn and self.chance(12):
@@ -195,6 +251,7 @@ class _Draw:
         input_mapping = {o: i for o, i in zip(feeds, inner_names, strict=True) if o != i}
         spare = [name for name in known if known[name] == ONE and name not in feeds]
         replaceable = [name for name in tree.outputs if made[name] == ONE]
+        replaceable += [name for name in tree.resources if name not in pinned(tree)]
         if spare and replaceable and self.chance(8, "inner output overridden from outside"):
             input_mapping[self.choose(spare)] = self.choose(replaceable)
         renamed = {n: self.fresh(scope) for n in tree.outputs if closed or self.chance(15, "renamed output")}
@@ -215,7 +272,8 @@ class _Draw:
         tree, inner, made = self.choose(self.drawn)
         mapping: dict[str, str] = {}
         for name, kind in inner.items():
-            fits = [outer for outer, its in known.items() if outer not in mapping and its.depth == kind.depth]
+            fits = [outer for outer, its in known.items() if (its.depth, its.built) == (kind.depth, kind.built)]
+            fits = [outer for outer in fits if outer not in mapping]
             if not fits or (kind.depth and [its.length for its in inner.values()].count(kind.length) > 1):
                 return []
             mapping[self.choose(fits)] = name
@@ -235,6 +293,13 @@ class _Draw:
         first = known[lists[0]].length
         return [name for name in lists if name == lists[0] or (first and known[name].length == first)], "zip"
 
+    @staticmethod
+    def limited(units: Iterable[Unit]) -> bool:
+        """Whether anything among them counts against a limit."""
+        below = [unit for unit in units if isinstance(unit, Nest)]
+        inner = [one for unit in below for tree in unit.tree.walk() for one in tree.units]
+        return any(isinstance(unit, Function) and unit.limits for unit in [*units, *inner])
+
     def fresh(self, scope: _Scope) -> str:
         scope.count += 1
         return f"v{scope.count}"
@@ -251,7 +316,7 @@ class _Draw:
             inputs[f"x{index + 1}"] = _Kind(depth, group or f"length of x{index + 1}")
         tree, kinds = self.tree("main", inputs, _Scope(), 0)
         call = self.call(kind, tree, inputs, kinds)
-        return Case(tree, call, frozenset(self.features))
+        return Case(settled(tree, call), call, frozenset(self.features))
 
     def call(self, kind: str, tree: Tree, inputs: _Names, kinds: _Names) -> Call:
         given = dict(inputs)
@@ -260,6 +325,9 @@ class _Draw:
         replaceable = [name for name in tree.outputs if kinds[name] == ONE]
         if replaceable and self.chance(20, "overridden output"):
             given |= {name: kinds[name] for name in self.some(replaceable, 1, 2)}
+        spare = [name for name in tree.resources if name not in pinned(tree)]
+        if spare and self.chance(30, "overridden resource"):
+            given |= dict.fromkeys(self.some(spare, 1, 2), ONE)
         output_name, output_nodes = None, tuple[str, ...]()
         if self.chance(20, "output_name"):
             output_name = self.choose(tree.outputs)
@@ -278,13 +346,18 @@ class _Draw:
         call = replace(call, on_error="return" if self.chance(50, "on_error return") else "raise")
         if kind == "columns":
             return self.columns(call, given)
-        return self.rows(call, given, set(tree.inputs) - set(inputs))
+        return self.rows(call, given, {*tree.inputs, *tree.resources} - set(inputs))
+
+    def size(self) -> int:
+        """How many items a map goes over."""
+        size = self.pick(4, 20) if self.chance(12, "map over many items") else self.pick(0, 3)
+        self.seen("map over no items" if size == 0 else "")
+        return size
 
     def columns(self, call: Call, given: _Names) -> Call:
         over = self.some(given, 1, 2)
         product = self.chance(40, "map by product")
-        size = self.pick(0, 3)
-        self.seen("map over no items" if size == 0 else "")
+        size = self.size()
         counts = {name: self.pick(0, 3) if product else size for name in over}
         lengths = self.lengths(given, () if product else over, max(counts.values()))
         texts = {name: self.text_of(its, lengths[0]) for name, its in given.items() if name not in over}
@@ -296,8 +369,7 @@ class _Draw:
 
     def rows(self, call: Call, given: _Names, optional: set[str]) -> Call:
         varied = self.some(given, 1, 3)
-        size = self.pick(0, 3)
-        self.seen("map over no items" if size == 0 else "")
+        size = self.size()
         lengths = self.lengths(given, varied, size)
         shared = {}
         for name, its in given.items():

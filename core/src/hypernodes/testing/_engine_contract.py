@@ -24,10 +24,14 @@ from hypernodes import (
     failure_of,
     node,
 )
+from hypernodes.testing._batch_contract import BatchContract
 from hypernodes.testing._compare import compare
 from hypernodes.testing._context_contract import ContextContract
 from hypernodes.testing._leaks import LeakWatch
+from hypernodes.testing._limit_contract import LimitContract
+from hypernodes.testing._local_contract import LocalContract
 from hypernodes.testing._promises import check_random_cases
+from hypernodes.testing._resource_contract import ResourceContract
 from hypernodes.testing._zoo import (
     ORDINARY,
     Coded,
@@ -45,12 +49,12 @@ from hypernodes.testing._zoo import (
 __all__ = ["EngineContract"]
 
 
-class EngineContract(ContextContract):
+class EngineContract(ContextContract, BatchContract, ResourceContract, LimitContract, LocalContract):
     """Promises of an engine on `LocalBackend`. The fixture `engine` gives its name or an instance.
 
-    `can_kill_workers` says that nodes run in processes of their own, so that one may die. `draw_ahead` is the most
-    items that a stream may have drawn beyond those it has given back, `draw_ahead_of_megabytes` the same where every
-    item holds a megabyte.
+    `can_kill_workers` says that nodes run in processes of their own, so that one may die, `closes_in_workers` that
+    those end in order when the backend is closed. `draw_ahead` is the most items that a stream may have drawn beyond
+    those it has given back, `draw_ahead_of_megabytes` the same where every item holds a megabyte.
     """
 
     draw_ahead: ClassVar[int] = 20_000
@@ -142,6 +146,22 @@ class EngineContract(ContextContract):
         pipeline = Pipeline(nodes=[later, node(lambda later: -later, output_name="negative")], backend=backend)
         compare({"later": 2, "negative": -2}, pipeline.run(x=1))
         compare([1, 2, 3], pipeline.map([{"x": i} for i in range(3)], output_name="later"))
+
+    def test_generator_node_gives_the_list_of_what_it_yields(self, backend: Any) -> None:
+        @node(output_name="xs")
+        def count_up(upto: int) -> Iterator[int]:
+            yield from range(upto)
+            if upto == 2:
+                raise Refused("2 is refused")
+
+        cell = Pipeline(nodes=[double], name="cell").as_node(input_mapping={"xs": "x"}, map_over="xs")
+        pipeline = Pipeline(nodes=[count_up, cell], backend=backend)
+        found = pipeline.map([{"upto": upto} for upto in range(4)], on_error="return")
+        compare(
+            [{"xs": list(range(n)), "doubled": [2 * x for x in range(n)]} for n in (0, 1, 3)], found[:2] + found[3:]
+        )
+        assert (found[2].type_name.rpartition(".")[2], found[2].path[-1]) == ("Refused", "count_up")
+        compare({"xs": [0, 1, 2]}, pipeline.run(upto=3, output_nodes=["xs"]))
 
     def test_keyword_only_parameters_and_defaults_are_honoured(self, backend: Any) -> None:
         @node(output_name="power")

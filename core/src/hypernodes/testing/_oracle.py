@@ -6,13 +6,15 @@ knows all others that a parallel schedule may meet first.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hypernodes.testing._cases import Case, Function, Nest, Tree
+    from hypernodes.testing._cases import Case
+    from hypernodes.testing._shapes import Built, Function, Nest, Tree
 
 __all__ = ["Failed", "Fails", "expected", "needs"]
 
@@ -35,14 +37,23 @@ class Fails:
     candidates: tuple[Failed, ...]
 
 
+@dataclass(frozen=True)
+class _Around:
+    """What the whole call shares: its functions, and each resource that was built, by the path to it."""
+
+    functions: Mapping[str, Callable[..., Any]]
+    built: dict[tuple[str, ...], Any] = field(default_factory=dict)
+
+
 def expected(case: Case) -> Any:
     """What the call returns, with `Fails` where `on_error="return"` leaves a failure, or one `Fails` if it raises."""
     call, tree, outcomes = case.call, case.tree, list[Any]()
     wanted = [call.output_name] if call.output_name else call.output_nodes or tree.outputs
+    around = _Around(case.functions)
     for index, given in enumerate(case.items()):
         failures: list[Failed] = []
         at = None if call.kind == "run" else index
-        values = _interpret(tree, given, wanted, case.functions, (tree.name,), (at,), failures)
+        values = _interpret(tree, given, wanted, around, (tree.name,), (at,), failures)
         outcome = values[call.output_name] if call.output_name else values
         outcomes.append(Fails(tuple(failures)) if failures else outcome)
     failed = [one for outcome in outcomes if isinstance(outcome, Fails) for one in outcome.candidates]
@@ -69,8 +80,8 @@ def needs(tree: Tree, given: Iterable[str], wanted: Iterable[str]) -> tuple[dict
     return asked, free
 
 
-def _reads(unit: Function | Nest, asked: set[str]) -> set[str]:
-    if unit.kind == "function":
+def _reads(unit: Function | Built | Nest, asked: set[str]) -> set[str]:
+    if unit.kind != "nest":
         return set(unit.reads)
     overridden = set(unit.reads.values()) & set(unit.tree.maker)
     inner = needs(unit.tree, overridden, [unit.inner_output(name) for name in asked])[1]
@@ -78,7 +89,7 @@ def _reads(unit: Function | Nest, asked: set[str]) -> set[str]:
 
 
 def _interpret(
-    tree: Tree, given: Mapping[str, Any], wanted: Iterable[str], functions: Mapping[str, Callable[..., Any]],
+    tree: Tree, given: Mapping[str, Any], wanted: Iterable[str], around: _Around,
     path: tuple[str, ...], items: tuple[int | None, ...], failures: list[Failed],
 ) -> dict[str, Any]:  # fmt: skip
     values, (asked, _) = dict(given), needs(tree, given, wanted)
@@ -92,21 +103,25 @@ def _interpret(
         unit, names = tree.units[index], asked[index]
         feed = {inner: values[outer] for outer, inner in unit.reads.items() if outer in values}
         if unit.kind == "function":
-            made = _call(unit, functions[unit.name], feed, (*path, unit.name), (*items, None), failures)
+            made = _call(unit, around.functions[unit.name], feed, (*path, unit.name), (*items, None), failures)
+        elif unit.kind == "resource":
+            if (*path, unit.name) not in around.built:
+                around.built[*path, unit.name] = _build(around.functions[unit.name], feed)
+            made = {unit.name: around.built[*path, unit.name]}
         else:
-            made = _nest(unit, names, feed, functions, (*path, unit.label), items, failures)
+            made = _nest(unit, names, feed, around, (*path, unit.label), items, failures)
         values = made | values
     return {name: values[name] for name in wanted}
 
 
 def _nest(
-    unit: Nest, names: set[str], feed: dict[str, Any], functions: Mapping[str, Callable[..., Any]],
+    unit: Nest, names: set[str], feed: dict[str, Any], around: _Around,
     path: tuple[str, ...], items: tuple[int | None, ...], failures: list[Failed],
 ) -> dict[str, Any]:  # fmt: skip
     inner = {name: unit.inner_output(name) for name in names}
     over = [unit.reads[name] for name in unit.map_over]
     if not over:
-        made = _interpret(unit.tree, feed, inner.values(), functions, path, (*items, None), failures)
+        made = _interpret(unit.tree, feed, inner.values(), around, path, (*items, None), failures)
         return {name: made[inner[name]] for name in names}
     if any(feed[name] is _POISON for name in over):
         return dict.fromkeys(names, _POISON)
@@ -117,7 +132,7 @@ def _nest(
             unit.tree,
             feed | dict(zip(over, combo, strict=True)),
             inner.values(),
-            functions,
+            around,
             path,
             (*items, i),
             failures,
@@ -134,12 +149,21 @@ def _call(
 ) -> dict[str, Any]:  # fmt: skip
     if any(value is _POISON for value in feed.values()):
         return dict.fromkeys(unit.outputs, _POISON)
+    feed = {name: [value] if name in unit.lists else value for name, value in feed.items()}
     try:
         result = _finish(function(**feed)) if unit.is_async else function(**feed)
+        result = list(result) if unit.yields else result
     except Exception as error:
         failures.append(Failed(error.with_traceback(None), path, items))
         return dict.fromkeys(unit.outputs, _POISON)
-    return dict(zip(unit.outputs, result if len(unit.outputs) > 1 else (result,), strict=True))
+    made = dict(zip(unit.outputs, result if len(unit.outputs) > 1 else (result,), strict=True))
+    return {name: value[0] for name, value in made.items()} if unit.batch_size else made
+
+
+def _build(function: Callable[..., Any], feed: dict[str, Any]) -> Any:
+    """What a function returns, or the one thing that it yields."""
+    result = function(**feed)
+    return next(result) if inspect.isgenerator(result) else result
 
 
 def _finish(coroutine: Any) -> Any:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import pytest
 
+from hypernodes import Pipeline
 from hypernodes.testing._draw import draw_case
 from hypernodes.testing._leaks import LeakWatch, watch_test
 
-__all__ = ["Promises", "broken_promises", "check_random_cases", "seeds"]
+__all__ = ["Placed", "Promises", "broken_promises", "check_random_cases", "seeds"]
 
 
 class Promises:
@@ -32,6 +33,19 @@ class Promises:
     def test_every_promise_is_kept_or_excused_with_a_reason(self) -> None:
         broken = broken_promises(type(self))
         assert not broken, f"{type(self).__name__} replaces promises without xfail(reason=...): {', '.join(broken)}"
+
+
+class Placed(Promises):
+    """Promises of a place: the fixture `backend` gives it, and `placed` builds a pipeline of which it runs the nodes.
+
+    `can_kill_workers` says that nodes run in processes of their own, so that one may die.
+    """
+
+    can_kill_workers: ClassVar[bool] = False
+
+    def placed(self, nodes: Sequence[Any], backend: Any, beside: Sequence[Any] = (), **options: Any) -> Pipeline:
+        """The nodes, where they are to run; what is given `beside` them stands in the outermost pipeline."""
+        return Pipeline(nodes=[*nodes, *beside], name="main", backend=backend, **options)
 
 
 def broken_promises(suite: type) -> list[str]:
