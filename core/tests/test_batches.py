@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -521,6 +522,60 @@ def test_the_deadline_of_a_pipeline_bounds_its_batches() -> None:
         assert [type(row.error) for row in found] == [PipelineTimeoutError] * 2 and sizes() == [2]
     finally:
         over.set()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A time that only nodes let pass."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    return now
+
+
+def spending(clock: list[float]) -> list[Any]:
+    """Nodes for which as many seconds pass as `x` says, and one for each batch."""
+
+    def before(x):
+        clock[0] += x
+        return x
+
+    def batched(before):
+        clock[0] += 1
+        return before
+
+    def after(batched):
+        return batched
+
+    return [node(before), node(batched, batch_size=3, batch_over="before"), node(after)]
+
+
+def test_the_clock_of_an_item_stands_still_while_its_neighbours_run(clock: list[float]) -> None:
+    pipeline = Pipeline(spending(clock), timeout=5)
+    found = pipeline.map([{"x": x} for x in (3, 3, 4.5, 3, 6, 2)], on_error="return", output_name="after")
+    assert [as_told(one)[2] if isinstance(one, Failure) else one for one in found] == [3, 3, *late(1), 3, *late(1), 2]
+    where = [one.node for one in found if isinstance(one, Failure)]
+    assert where == ["after", "batched"]  # the one has half a second left for its batch, the other nothing
+
+
+def late(count: int) -> list[str]:
+    return ["PipelineTimeoutError"] * count
+
+
+def test_the_clock_of_an_outer_item_goes_on_for_its_own_inner_items_alone(clock: list[float]) -> None:
+    inner = Pipeline(spending(clock), name="inner", timeout=4)
+    over = inner.as_node(input_mapping={"xs": "x"}, map_over="xs")
+    pipeline = Pipeline([over, node(lambda after: after, output_name="end", name="end")], name="main", timeout=7)
+    rows = [{"xs": xs} for xs in ([1, 1, 1], [1], [3.5], [2, 2, 2], [1], [])]
+    found = pipeline.map(rows, on_error="return", output_name="end")
+    # The third has an inner item that is too long for its own pipeline; the fourth has too many for the outer one.
+    assert [as_told(one)[:3] if isinstance(one, Failure) else one for one in found] == [
+        [1, 1, 1],
+        [1],
+        (("main", "inner", "after"), (2, 0, None), "PipelineTimeoutError"),
+        (("main", "inner", "after"), (3, 2, None), "PipelineTimeoutError"),
+        [1],
+        [],
+    ]
 
 
 # --- streams

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import logging
 import pickle
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -25,10 +27,19 @@ from hypernodes import (
     ResourceError,
     TypeMismatchError,
     UnknownOutputError,
+    _keep,
     node,
     resource,
 )
-from hypernodes._errors import CycleError, NodeDefinitionError, NodeTimeoutError
+from hypernodes._acquire import supplied
+from hypernodes._engine import Engine, Feed, Site
+from hypernodes._errors import CycleError, NodeDefinitionError, NodeTimeoutError, PlaceError
+from hypernodes._failure import describe
+from hypernodes._loops import run_coroutine
+from hypernodes._plan import Step
+from hypernodes._resource import Need
+from hypernodes._scope import Scope, keep_of, opened
+from hypernodes._task import Outcome, Stage, run_step
 from hypernodes.testing import EventLog, SubprocessBackend
 from hypernodes.testing._event_tree import event_problems
 
@@ -488,6 +499,40 @@ def test_a_run_within_a_node_ends_alone(diary: Diary) -> None:
     assert isinstance(second.error, ResourceError)
 
 
+class Stepwise(Engine):
+    """Calls single steps, as an engine that builds graphs does, and makes an outcome of whatever they raise."""
+
+    name = "stepwise"
+
+    def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        for task in tasks:
+            values = dict(zip([slot for _, slot in stage.inputs], task.values, strict=True))
+            try:
+                for step in stage.steps:
+                    assert isinstance(step, Step)
+                    made = run_step(step, {name: values[slot] for name, slot in step.reads})
+                    values.update(zip(step.writes, made, strict=True))
+            except Exception as error:
+                failure = describe(error, step.path, (None,) * len(step.path), "local:stepwise")
+                yield Outcome(task.index, None, failure)
+            else:
+                yield Outcome(task.index, tuple([values[slot] for _, slot in stage.outputs]))
+
+
+def test_an_engine_that_calls_single_steps_has_resources_too(diary: Diary) -> None:
+    backend = LocalBackend(engine=Stepwise())
+    pipeline = Pipeline([diary.closing("model", "m"), use], backend=backend)
+    assert pipeline.map(ITEMS[:2], output_name="y") == [(0, "m"), (1, "m")]
+    assert diary.take() == ["build model", "close model"]
+    failing = Pipeline([diary.broken("model", OSError("gone")), use], name="main", backend=backend)
+    for on_error in ("raise", "return"):
+        with pytest.raises(ResourceError) as caught:
+            failing.map(ITEMS, on_error=on_error)
+        said = "resource 'model' (of main) could not be built on local:stepwise: OSError: gone"
+        assert str(caught.value) == said
+        assert diary.take() == ["try model"]
+
+
 def test_a_generator_that_does_not_yield_once_is_told() -> None:
     def never() -> Iterator[int]:
         yield from ()
@@ -501,6 +546,71 @@ def test_a_generator_that_does_not_yield_once_is_told() -> None:
         Pipeline([resource(never, name="model"), take]).run()
     with pytest.raises(ResourceError, match="could not be closed: its function yields a second time"):
         Pipeline([resource(twice, name="model"), take]).run()
+
+
+# -- who keeps them
+
+
+def test_the_last_user_closes_what_nobody_waits_for_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_keep, "GRACE", 0.0)
+    closed: list[str] = []
+    keep = _keep.Keep()
+    keep.enter()
+    assert keep.once("a", lambda: "a", closed.append) == "a"
+    assert keep.once("a", lambda: "other", closed.append) == "a"
+    assert keep.close() == []
+    assert closed == []
+    keep.once("late", lambda: "late", closed.append)
+    keep.leave()
+    assert closed == ["late", "a"]
+
+
+def test_what_is_made_when_all_is_closed_is_closed_by_who_made_it() -> None:
+    closed: list[str] = []
+    keep = _keep.Keep()
+    assert keep.close() == []
+    keep.enter()
+    keep.once("late", lambda: "late", closed.append)
+    keep.leave()
+    assert closed == ["late"]
+
+
+def test_an_error_that_nobody_can_be_told_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def fail_to_close(_: object) -> None:
+        raise OSError("disk full")
+
+    keep = _keep.Keep()
+    keep.once("a", object, fail_to_close)
+    keep.end()
+    assert [record.getMessage() for record in caplog.records] == ["disk full"]
+
+
+def test_a_call_that_is_over_builds_nothing_more() -> None:
+    with opened() as scope:
+        assert keep_of(scope) is keep_of(scope)
+    with pytest.raises(PlaceError, match="is over"):
+        keep_of(scope)
+    elsewhere = Scope("another process")
+    assert keep_of(elsewhere) is keep_of(Scope("and another"))
+
+
+def test_a_process_lets_go_of_resources_of_loops_that_ended() -> None:
+    class Client:
+        pass
+
+    async def client() -> Client:
+        return Client()
+
+    async def take(client: Client) -> Client:
+        return client
+
+    need = Need(resource(client), ("main", "client"))
+    call = supplied(("main", "take"), (("client", need),), take, is_async=True, alone=True)
+    elsewhere = Scope("another process")
+    first = weakref.ref(run_coroutine(call(elsewhere)))
+    gc.collect()
+    assert first() is None
+    assert not any(isinstance(key, tuple) for key in keep_of(elsewhere).made)
 
 
 # -- async
@@ -620,6 +730,27 @@ def test_a_plain_resource_does_not_hold_up_the_loop_of_the_caller() -> None:
         return await run
 
     assert asyncio.run(main()) == "built"
+
+
+def test_a_run_within_a_plain_node_needs_no_thread_of_the_run_around_it(diary: Diary) -> None:
+    inner = Pipeline([diary.plain("client", "c"), use_async])
+
+    @node(output_name="z")
+    def nested(x: int) -> Any:
+        return inner.run(x=x, output_name="y")
+
+    outer = Pipeline([nested], backend=LocalBackend(engine="async", max_workers=1))
+    assert outer.map(ITEMS[:2], output_name="z") == [(0, "c"), (1, "c")]
+
+
+def test_what_is_built_is_closed_when_ctrl_c_strikes_in_a_listener(diary: Diary) -> None:
+    def told(event: Any) -> None:
+        if event.kind == "resource" and event.phase == "start":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Pipeline([diary.closing("model"), use], callbacks=[told]).run(x=1)
+    assert diary.take() == ["build model", "close model"]
 
 
 def test_a_plain_node_may_not_take_an_async_resource(diary: Diary) -> None:

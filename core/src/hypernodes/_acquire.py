@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
 from functools import partial
 from time import perf_counter, time
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from hypernodes._errors import HypernodesError, ResourceError
@@ -21,8 +22,8 @@ __all__ = ["aside", "supplied"]
 
 Call = Callable[..., Any]
 
-aside: ContextVar[Callable[..., Awaitable[Any]] | None] = ContextVar("hypernodes_aside", default=None)
-"""How plain code that may take long is called where an event loop must not wait for it; None where it may."""
+aside: ContextVar[tuple[Any, Callable[..., Awaitable[Any]] | None]] = ContextVar("aside", default=(None, None))
+"""An event loop that must not wait for plain code that may take long, and how such code is called instead."""
 
 
 class _Part(NamedTuple):
@@ -122,8 +123,9 @@ def _running_loop() -> Any:
 
 
 def _parts(needs: Iterable[Need]) -> tuple[_Part, ...]:
-    """These resources and those that they need, each after what it needs and else in the order of
-    the parameters; without going as deep as they do.
+    """These resources and those that they need, each after what it needs, and else in the order of the parameters.
+
+    Without going as deep as they do.
     """
     found: dict[int, _Part] = {}
     todo = list(needs)[::-1]
@@ -149,20 +151,19 @@ def _had(keep: Keep, part: _Part, scope: Scope, path: tuple[str, ...]) -> None:
     """See that a plain resource is there. In another thread the building counts as use by itself."""
     if part.key in keep.made:
         return
+    building = _Building(keep, part, scope, path)
 
     def make() -> Held:
-        _raise_again(keep, part.key, scope)
         given = {name: keep.made[key].value for name, key in part.given}
         resource = part.need.resource
-        with _Building(keep, part.key, part.need, scope, path):
+        with building:
             thing = resource.func(**given)
-            if not resource.is_generator:
-                return Held(thing, _nothing)
-            return _opened(part.need, thing)
+            return _opened(part.need, thing) if resource.is_generator else Held(thing, _nothing)
 
     keep.enter()
     try:
         keep.hold(part.key, make)
+        building.tell()
     finally:
         keep.leave()
 
@@ -170,60 +171,68 @@ def _had(keep: Keep, part: _Part, scope: Scope, path: tuple[str, ...]) -> None:
 async def _had_async(keep: Keep, part: _Part, scope: Scope, path: tuple[str, ...], on_loop: set[str]) -> None:
     import asyncio
 
-    if not part.is_async:
-        if part.key not in keep.made:
-            elsewhere = aside.get()
-            if elsewhere is None:
-                _had(keep, part, scope, path)
-            else:
-                await elsewhere(_had, keep, part, scope, path)
-        return
     loop = asyncio.get_running_loop()
+    if not part.is_async:
+        of_loop, elsewhere = aside.get()
+        if part.key in keep.made:
+            return
+        if of_loop is loop and elsewhere is not None:
+            await elsewhere(_had, keep, part, scope, path)
+        else:
+            _had(keep, part, scope, path)
+        return
     own = (part.key, loop)
     if own in keep.made:
         return
+    building = _Building(keep, part, scope, path)
     async with keep.lock(own, asyncio.Lock):
         if own in keep.made:
             return
-        _raise_again(keep, part.key, scope)
         given = {name: keep.made[(key, loop) if key in on_loop else key].value for name, key in part.given}
         resource = part.need.resource
-        with _Building(keep, part.key, part.need, scope, path):
+        with building:
             thing = resource.func(**given)
             if resource.is_generator:
-                value, aclose = await _opened_async(part.need, thing)
+                keep.put(own, await _opened_async(part.need, thing, loop))
             else:
-                value, aclose = await thing, None
-        if aclose is None:
-            keep.put(own, Held(value, _nothing))
-        else:
-            keep.put(own, Held(value, partial(_close_on, loop, aclose), loop, aclose))
+                keep.put(own, Held(await thing, _nothing, loop))
+        building.tell()
 
 
 class _Building:
-    """Around the building of a resource: what it raises ends the run, and listeners hear of it."""
+    """Around the building of a resource: what it raises ends the run, now and for whoever asks later in this call."""
 
-    def __init__(self, keep: Keep, key: str, need: Need, scope: Scope, path: tuple[str, ...]) -> None:
-        self.keep, self.key, self.need, self.scope, self.path = keep, key, need, scope, path
+    def __init__(self, keep: Keep, part: _Part, scope: Scope, path: tuple[str, ...]) -> None:
+        self.keep, self.part, self.scope, self.path = keep, part, scope, path
+        self.built: Built | None = None
 
     def __enter__(self) -> None:
+        _raise_again(self.keep, self.part.key, self.scope)
         self.started, self.clock = time(), perf_counter()
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt) or (error is not None and cancelled(error)):
             return
         fault = "" if error is None else type(error).__qualname__
-        seconds = perf_counter() - self.clock
+        status, seconds = "error" if fault else "ok", perf_counter() - self.clock
+        own = self.part.need.path
         span = (self.scope.run, ())
-        status = "ok" if error is None else "error"
-        own = self.need.path
-        deliver([Built(span, own, self.started, seconds, status, fault, worker_name(), self.path)])
-        if error is not None:
-            # Among what led here our own frames say nothing to anybody.
-            told = _error(self.need, "built", error.with_traceback(trace.tb_next))
-            told.ends = self.scope.run
-            self.keep.fail(self.key, self.scope.run, told)
-            raise told from error
+        self.built = Built(span, own, self.started, seconds, status, fault, worker_name(), self.path)
+        if error is None:
+            return
+        self.tell()
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next  # our own frames say nothing to anybody
+        told = _error(self.part.need, "built", error.with_traceback(trace))
+        told.ends = self.scope.run
+        self.keep.fail(self.part.key, self.scope.run, told)
+        raise told from error
+
+    def tell(self) -> None:
+        """Let listeners hear of it; only when it is kept, since they may take their time."""
+        built, self.built = self.built, None
+        if built is not None:
+            deliver([built])
 
 
 def _raise_again(keep: Keep, key: str, scope: Scope) -> None:
@@ -286,17 +295,19 @@ def _closing(need: Need, close: Callable[[], object]) -> None:
         raise _error(need, "closed", error) from error
 
 
-async def _opened_async(need: Need, thing: Any) -> tuple[Any, Callable[[], Awaitable[None]] | None]:
+async def _opened_async(need: Need, thing: Any, loop: Any) -> Held:
     if isinstance(thing, AsyncGenerator):
         try:
             value = await anext(thing)
         except StopAsyncIteration:
             raise _Misuse(NEVER) from None
-        return value, partial(_closing_async, need, partial(_run_out_async, thing))
-    if isinstance(thing, AbstractAsyncContextManager):
-        leave = partial(thing.__aexit__, None, None, None)
-        return await thing.__aenter__(), partial(_closing_async, need, leave)
-    return await thing, None
+        close = partial(_closing_async, need, partial(_run_out_async, thing))
+    elif isinstance(thing, AbstractAsyncContextManager):
+        value = await thing.__aenter__()
+        close = partial(_closing_async, need, partial(thing.__aexit__, None, None, None))
+    else:
+        return Held(await thing, _nothing, loop)
+    return Held(value, partial(_close_on, loop, close), loop, close)
 
 
 async def _run_out_async(generator: AsyncGenerator[Any, Any]) -> None:

@@ -11,6 +11,7 @@ from hypernodes._engine import Engine
 from hypernodes._errors import IncompatibleEngineError, quoted
 from hypernodes._modes import check_mode, default_engine, fill_modes
 from hypernodes._specs import BackendSpec, EngineSpec
+from hypernodes._strategy import check_strategy
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -22,8 +23,9 @@ class Backend(ABC):
     """A frozen configuration of a place and its engine; equal backends are one place.
 
     Subclass it as a frozen dataclass with the fields `engine`, `node_execution`, `map_execution` and `max_workers`, and
-    call `pair(self)` in `__post_init__`. Nothing is opened before the first run that needs it. A field `limits`
-    declares limits by name, for nodes whose pipelines declare none of that name.
+    call `pair(self)` in `__post_init__`. Nothing is opened before the first run that needs it. With a field
+    `map_strategy` users may choose that, too; a field `limits` declares limits by name, for nodes whose pipelines
+    declare none of that name.
     """
 
     name: ClassVar[str] = ""
@@ -130,6 +132,7 @@ def pair(backend: Backend) -> None:
     node_mode, map_mode = fill_modes(
         owner, spec, backend.node_execution, backend.map_execution, named=backend.engine is not None
     )
+    check_strategy(owner, getattr(backend, "map_strategy", None), spec.modes, spec.name)
     object.__setattr__(backend, "node_execution", node_mode)
     object.__setattr__(backend, "map_execution", map_mode)
     object.__setattr__(backend, "_engine_spec", spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from operator import is_
 from typing import Any, TypeVar
@@ -75,14 +76,18 @@ async def call_batch(
     spans = None if step.span is None else columns[step.span][rows.start : rows.stop]
     recorded = None if spans is None else RecordedBatch(step.path, spans)
     own: dict[int, BaseException] = {}
-    todo: list[Sequence[int]] = [rows if step.clock is None else _in_time(step, columns, rows, own)]
+    deadlines: dict[int, Deadline] = {}
+    if step.clock is not None:
+        now, times = time.time(), columns[step.clock]
+        deadlines = {at: times[at].at(now) for at in rows}
+    todo: list[Sequence[int]] = [rows if step.clock is None else _in_time(node, deadlines, own)]
     while todo:
         batch = todo.pop()
         if not batch:
             continue
         called = False
         try:
-            value = part.call(*_hidden(step, columns, batch), **_arguments(step, columns, batch))
+            value = part.call(*_hidden(step, columns, batch, deadlines), **_arguments(step, columns, batch))
             if node.is_async:
                 value = await value
             called = True
@@ -125,24 +130,22 @@ def _own(error: BaseException) -> BaseException:
     return type(error)(*error.args).with_traceback(error.__traceback__)
 
 
-def _in_time(step: Step, columns: Columns, rows: range, failed: dict[int, BaseException]) -> list[int]:
+def _in_time(node: Node[..., Any], deadlines: Mapping[int, Deadline], failed: dict[int, BaseException]) -> list[int]:
     """The rows that have time left; the others fail."""
-    assert step.clock is not None
-    deadlines, found = columns[step.clock], []
-    for at in rows:
+    found = []
+    for at, deadline in deadlines.items():
         try:
-            deadlines[at].left(step.node.name)
+            deadline.left(node.name)
             found.append(at)
         except PipelineTimeoutError as error:
             failed[at] = error
     return found
 
 
-def _hidden(step: Step, columns: Columns, batch: Sequence[int]) -> list[Any]:
+def _hidden(step: Step, columns: Columns, batch: Sequence[int], deadlines: Mapping[int, Deadline]) -> list[Any]:
     """The deadline that comes first, and the scope, which is the same for all rows of a call."""
     hidden: list[Any] = []
     if step.clock is not None:
-        deadlines = columns[step.clock]
         hidden.append(min([deadlines[at] for at in batch], key=_when))
     if step.scope is not None:
         hidden.append(columns[step.scope][batch[0]])

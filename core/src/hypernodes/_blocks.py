@@ -8,14 +8,16 @@ are one block below it. A row that fails leaves the block; what becomes of the o
 from __future__ import annotations
 
 import itertools
+import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hypernodes._batch_call import batches, call_batch, call_batch_plainly, drive
 from hypernodes._failure import Located
 from hypernodes._flow import FromAbove, flow_into
 from hypernodes._layout import Batched, Fan, Layout, Loop, lay_out
+from hypernodes._own_time import moments, on_own_time, own_times, spend
 from hypernodes._plan import MapStep
 from hypernodes._program import columns_of, kept_call, mapped_lists, with_index
 from hypernodes._record import below, is_stopped
@@ -44,6 +46,8 @@ class _Open:
     def __init__(self, layout: Layout, columns: Sequence[list[Any]], count: int, salvages: bool) -> None:
         self.layout, self.count = layout, count
         self.columns = dict(zip(layout.inputs, columns, strict=True))
+        for slot in layout.clocks.intersection(layout.inputs):
+            self.columns[slot] = own_times(self.columns[slot])
         self.rows = list(range(count))
         self.faults: dict[int, Fault] = {}
         self.salvaged = set(layout.outputs).difference(layout.inputs) if salvages else set()
@@ -90,16 +94,22 @@ async def run_block(layout: Layout, columns: Sequence[list[Any]], count: int, *,
             await _fan(part, block)
         for slot in ended:
             del block.columns[slot]
+    for slot in layout.clocks.intersection(layout.outputs):
+        block.columns[slot] = moments(block.columns[slot])
     return Block(block.rows, block.column(layout.outputs), block.faults)
 
 
 async def _loop(part: Loop, block: _Open) -> None:
     program = part.program
     columns = block.column(part.reads)
-    rows = zip(*columns, strict=True) if len(columns) > 1 else iter(columns[0]) if columns else iter(range(block.count))
+    rows: Iterator[Any] = (
+        zip(*columns, strict=True) if len(columns) > 1 else iter(columns[0]) if columns else iter(range(block.count))
+    )
     made: list[list[Any]] = [[] for _ in part.writes]
     faults: dict[int, Fault] = {}
-    plain = block.layout.flavour == "sync"
+    plain, clocks = block.layout.flavour == "sync", block.layout.clocks
+    if clocks:
+        rows = on_own_time(rows, part, block.columns, clocks, made)
     while True:
         # The rows after one that failed go on where the loop was left: a loop costs nothing for each row.
         try:
@@ -134,11 +144,15 @@ async def _batched(part: Batched, block: _Open) -> None:
     shared = [block.columns[slot] for name, slot in step.inputs if name not in step.lists]
     made: list[list[Any]] = [[] for _ in step.writes]
     failed: dict[int, BaseException] = {}
+    clocks = [block.columns[slot] for slot in block.layout.clocks if slot in block.columns]
     for rows in batches(block.count, batching.size, shared):
+        started = time.time()
         if block.layout.in_thread is not None and not step.node.is_async:
             await block.layout.in_thread(call_batch_plainly, part, block.columns, rows, made, failed)
         else:
             await call_batch(part, block.columns, rows, made, failed)
+        if clocks:
+            spend([clock[at] for clock in clocks for at in rows], time.time() - started)
     faults = {}
     for at, error in failed.items():
         kept = kept_call(step, {name: block.columns[slot][at] for name, slot in step.inputs}) if step.keeps else None

@@ -70,9 +70,12 @@ def annotation_of(pipeline: Pipeline, name: str) -> object:
     """The annotation of an input at the first node that takes it; None when there is none to go by."""
     from hypernodes._nest import NestedPipeline
     from hypernodes._node import Node
+    from hypernodes._resource import Resource
 
     for node in pipeline.graph.nodes:
         if all(parameter.name != name for parameter in node.parameters):
+            continue
+        if isinstance(node, Resource):
             continue
         if isinstance(node, Node):
             try:

@@ -98,10 +98,10 @@ def drive(scheduler: Dispatcher, feed: Feed, port: Port, *, in_flight: int) -> I
     stopped_after: int | None = None
     try:
         while True:
-            refused = False
+            again = False  # whether something happened since chunks were last asked for
             if feed.ended:
                 scheduler.draw(feed, 0)  # that nothing more will come, is news to it
-            while len(flying) < in_flight and not refused:
+            while len(flying) < in_flight and not again:
                 if not feed.ended:
                     scheduler.draw(feed, min(scheduler.room(), scheduler.ahead() - feed.held))
                 dispatch = scheduler.take()
@@ -115,12 +115,15 @@ def drive(scheduler: Dispatcher, feed: Feed, port: Port, *, in_flight: int) -> I
                     if isinstance(error, PlaceError):
                         raise
                     scheduler.refused(dispatch.id, _teller(error))
-                    refused = True  # what came of it is handed on before more rows are drawn
+                    again = True  # what came of it is handed on before more rows are drawn
                     continue
                 sending = False
                 future.add_done_callback(landed(dispatch.id))
             while not arrivals.empty():
                 land(arrivals.get())
+                again = True
+            if feed.cancelled:
+                return
             batches = scheduler.batches()
             if batches:
                 yield from batches
@@ -128,7 +131,7 @@ def drive(scheduler: Dispatcher, feed: Feed, port: Port, *, in_flight: int) -> I
                     stopped_after = feed.stopped_after
                     _stop(scheduler, flying, stopped_after)
                 continue
-            if refused:
+            if again:
                 continue
             if feed.ended and not flying and scheduler.idle:
                 break

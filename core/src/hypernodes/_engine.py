@@ -215,9 +215,10 @@ class QueueFeed(Feed):
         self._changed = threading.Condition()
         self._wake: Callable[[], object] | None = None
 
-    def put(self, task: Task) -> None:
+    def put(self, *tasks: Task) -> None:
+        """Add tasks, which whoever takes finds together."""
         with self._changed:
-            self._queue.append(task)
+            self._queue.extend(tasks)
             self._changed.notify()
         if self._wake is not None:
             self._wake()
@@ -264,8 +265,8 @@ class QueueFeed(Feed):
 class Site:
     """What an engine is given to work with: its modes, its share of workers, and a place to keep what it opens.
 
-    `name` is the backend's, for messages. `once(key, make, close)` makes something the first time and keeps it as long
-    as the place is open.
+    `name` is the backend's, for messages; `map_strategy` the one it names, if any. `once(key, make, close)` makes
+    something the first time and keeps it as long as the place is open.
     """
 
     def __init__(
@@ -276,8 +277,10 @@ class Site:
         max_workers: int | None = None,
         handles: Mapping[str, Any] | None = None,
         name: str = "",
+        map_strategy: str | None = None,
     ) -> None:
         self.node_execution, self.map_execution, self.max_workers = node_execution, map_execution, max_workers
+        self.map_strategy = map_strategy
         self.handles = handles or {}
         self.name = name
         self._kept: dict[Any, tuple[Any, Callable[[Any], None]]] = {}

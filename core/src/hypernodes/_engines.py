@@ -10,6 +10,7 @@ from hypernodes._blueprint import Blueprint, blueprint_of
 from hypernodes._engine import Engine, Feed, Site, run_in_line
 from hypernodes._loops import is_loop_running, keeping_thread_loop, runner
 from hypernodes._overlap import DEFAULT_CONCURRENCY, overlap
+from hypernodes._strategy import chosen_strategy
 from hypernodes._task import Batch, Outcome, Stage
 
 __all__ = ["AsyncEngine", "SequentialEngine", "on_own_loop"]
@@ -50,16 +51,21 @@ class AsyncEngine(Engine):
     def abatches(self, stage: Stage, tasks: Feed, site: Site) -> AsyncGenerator[list[Batch], None]:
         """What comes of the tasks, on the running loop."""
         nodes, items = site.node_execution == "async", site.map_execution == "async"
-        return self.on_loop(blueprint_of(stage, fine=nodes, fans=items or nodes), tasks, site)
+        strategy = chosen_strategy(stage.steps, site.map_strategy, shares_memory=True, overlaps=items)
+        blueprint = blueprint_of(stage, fine=nodes, fans=items or nodes, apart=strategy != "item")
+        return self.on_loop(blueprint, tasks, site, strategy)
 
-    def on_loop(self, blueprint: Blueprint, tasks: Feed, site: Site) -> AsyncGenerator[list[Batch], None]:
-        """The same for a stage that is cut already."""
+    def on_loop(
+        self, blueprint: Blueprint, tasks: Feed, site: Site, strategy: str
+    ) -> AsyncGenerator[list[Batch], None]:
+        """The same for a stage that is cut already, for this strategy."""
         return overlap(
             blueprint,
             tasks,
             limit=self.workers(site.max_workers),
             items=site.map_execution == "async",
             place=f"{site.name}:{self.name}" if site.name else self.name,
+            staged=strategy == "stage",
         )
 
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:

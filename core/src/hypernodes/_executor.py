@@ -21,6 +21,7 @@ from hypernodes._overlap import DEFAULT_CONCURRENCY, run_rows_overlapped
 from hypernodes._pace import Pace
 from hypernodes._runs import Run
 from hypernodes._schedule import Scheduler
+from hypernodes._strategy import chosen_strategy
 from hypernodes._task import Batch, Outcome, Reply, Stage, run_rows
 from hypernodes._wire import Buffer, Packer, join, pack_stage, receive, receive_frames, split, unpack_reply
 from hypernodes._worker import as_worker, inside_worker, mark_worker
@@ -85,12 +86,16 @@ class ExecutorEngine(Engine):
         workers = self.workers(site.max_workers)
         one_by_one = site.map_execution == "sequential"
         fans = not (one_by_one and site.node_execution != "parallel")
-        blueprint = blueprint_of(stage, fine=site.node_execution == "parallel", fans=fans)
+        strategy = chosen_strategy(
+            stage.steps, site.map_strategy, shares_memory=self.shares_memory, overlaps=not one_by_one
+        )
+        apart = strategy != "item"
+        blueprint = blueprint_of(stage, fine=site.node_execution == "parallel", fans=fans, apart=apart)
         first: Run | None = None
         if not one_by_one and (blueprint.single is None or site.node_execution == "async"):
             first = tasks.take_run(PLENTY * workers, PLENTY * workers)
             if len(first) == PLENTY * workers:
-                blueprint = blueprint_of(stage, fine=False, fans=False)
+                blueprint = blueprint_of(stage, fine=False, fans=False, apart=apart)
         most = 1 if one_by_one else self.most_in_chunk
         scheduler: Line | Scheduler
         if blueprint.single is not None:
@@ -108,6 +113,7 @@ class ExecutorEngine(Engine):
                 pace=lambda: Pace(self.chunk_seconds, most),
                 width=1 if one_by_one else None,
                 place=place,
+                staged=strategy == "stage",
             )
         if first is not None:
             scheduler.admit(first)

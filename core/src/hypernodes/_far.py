@@ -31,6 +31,7 @@ class FarEngine:
     node_execution: str
     map_execution: str
     max_workers: int | None
+    map_strategy: str | None = None
 
     def run_rows(self, stage: Stage, rows: Sequence[tuple[Any, ...]], context: Context) -> Reply:
         started = time.perf_counter()
@@ -50,6 +51,7 @@ class FarEngine:
                     map_execution=self.map_execution,
                     max_workers=self.max_workers,
                     name=self.name,
+                    map_strategy=self.map_strategy,
                 )
                 atexit.register(site.close)
         return site

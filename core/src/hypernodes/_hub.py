@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import threading
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Container, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Container, Generator, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from functools import partial
@@ -27,17 +27,19 @@ from hypernodes._context import Context
 from hypernodes._drive import drive
 from hypernodes._engine import Feed, QueueFeed
 from hypernodes._engines import AsyncEngine, on_own_loop
+from hypernodes._failure import Failure
 from hypernodes._far import FarEngine
 from hypernodes._ledger import Dispatch
 from hypernodes._line import Line
-from hypernodes._local import LocalBackend, core_engine
+from hypernodes._local import LocalBackend, core_engine, strategy_of
 from hypernodes._memo import Memo, caches_of
 from hypernodes._overlap import overlap
 from hypernodes._pace import Pace
 from hypernodes._places import OpenPlace, Told, using
 from hypernodes._plan import MapStep, Plan, Step, leaves
 from hypernodes._schedule import Scheduler
-from hypernodes._task import Batch, Reply, Stage, Task, run_task
+from hypernodes._strategy import stands_apart
+from hypernodes._task import Batch, Reply, Stage, Task, run_rows
 from hypernodes._wire import Packer, join, pack_stage, split, unpack_reply
 from hypernodes._worker import as_here
 
@@ -60,7 +62,10 @@ class Route:
         self.caches = [None if one.cache is None else open_cache(one.cache) for one in plan.settings]
         self.memos: list[Memo] = []
         self._inner: dict[int, Blueprint] = {}
+        self._alone: dict[Hashable, Stage] = {}
+        self._strategies: dict[int, str] = {}
         self.sole = self._sole()
+        self.sole_strategy = "stream" if self.sole is None else strategy_of(self.sole, leaves(plan))
         self.here = self.sole if self.sole is not None and core_engine(self.sole) is not None else None
         self.blueprint = self._cut(plan)
         self.single = self.blueprint.single
@@ -96,6 +101,10 @@ class Route:
             # In this process each result comes to the cache as soon as it is there.
             return None if cached and core_engine(self.plan.places[step.place]) is not None else step.place
 
+        def is_apart(step: Step) -> bool:
+            # Rows of which different parts are kept come here by different ways, and still share batches.
+            return cached and stands_apart(step) and self.strategy(step.place) != "item"
+
         return cut(
             name,
             steps,
@@ -108,7 +117,17 @@ class Route:
             salvages=cached,
             spare=spare,
             in_order=self.sole is not None and self.sole.node_execution == "sequential",
+            is_apart=is_apart,
+            shared=self._alone,
         )
+
+    def strategy(self, place: int) -> str:
+        """How the items of a map go through the part of the plan that runs in one place."""
+        found = self._strategies.get(place)
+        if found is None:
+            steps = [step for step in leaves(self.plan) if step.place == place]
+            found = self._strategies[place] = strategy_of(self.plan.places[place], steps)
+        return found
 
     def _is_fan(self, step: MapStep) -> bool:
         """Whether the rows of a mapped pipeline are the hub's to see to: some leave the place, or some are cached."""
@@ -177,7 +196,7 @@ class Route:
         if self.single is None and self.here is not None and core_engine(self.here) == "async":
             with using(self.here, told) as place, self.recalling(feed.steady):
                 assert isinstance(place.engine, AsyncEngine)
-                yield from on_own_loop(place.engine.on_loop(self.blueprint, feed, place.site))
+                yield from on_own_loop(place.engine.on_loop(self.blueprint, feed, place.site, self.sole_strategy))
         elif self.single is not None:
             with using(self.plan.places[self.single.steps[0].place], told) as place:
                 yield from _execute(place, self.single, feed)
@@ -193,9 +212,10 @@ class Route:
                 if isinstance(place.engine, AsyncEngine) and self.single is not None:
                     batches = place.engine.abatches(self.single, feed, place.site)
                 elif isinstance(place.engine, AsyncEngine):
-                    batches = place.engine.on_loop(blueprint, feed, place.site)
+                    batches = place.engine.on_loop(blueprint, feed, place.site, self.sole_strategy)
                 else:
-                    batches = overlap(blueprint, feed, limit=1, items=False, place=place.label)
+                    staged = self.sole_strategy == "stage"
+                    batches = overlap(blueprint, feed, limit=1, items=False, place=place.label, staged=staged)
                 async with aclosing(batches):
                     async for batch in batches:
                         yield batch
@@ -210,15 +230,19 @@ def _execute(place: OpenPlace, stage: Stage, feed: Feed) -> Iterator[Batch]:
     spec = engine_spec_of(place.backend)
     if place.session.here or not spec.requires.isdisjoint(place.session.handles):
         return place.engine.batches(stage, feed, place.site)
-    whole = blueprint_of(stage, fine=False, fans=False).single
-    assert whole is not None
-    scheduler = Line(
-        whole,
-        workers=place.session.workers,
-        pace=lambda: Pace(REMOTE_CHUNK_SECONDS),
-        place=place.label,
-    )
-    return drive(scheduler, feed, _PlacePort(place, stage.name), in_flight=2 * place.session.workers)
+    strategy = strategy_of(place.backend, stage.steps)
+    blueprint = blueprint_of(stage, fine=False, fans=False, apart=strategy != "item")
+    whole, workers = blueprint.single, place.session.workers
+
+    def pace() -> Pace:
+        return Pace(REMOTE_CHUNK_SECONDS)
+
+    scheduler: Line | Scheduler
+    if whole is not None:
+        scheduler = Line(whole, workers=workers, pace=pace, place=place.label)
+    else:
+        scheduler = Scheduler(blueprint, workers=workers, pace=pace, place=place.label, staged=strategy == "stage")
+    return drive(scheduler, feed, _PlacePort(place, stage.name), in_flight=2 * workers)
 
 
 class _PlacePort:
@@ -229,7 +253,14 @@ class _PlacePort:
         carrier: dict[str, str] = {}
         _observers.inject(carrier)
         site = place.site
-        engine = FarEngine(place.engine, place.backend.name, site.node_execution, site.map_execution, site.max_workers)
+        engine = FarEngine(
+            place.engine,
+            place.backend.name,
+            site.node_execution,
+            site.map_execution,
+            site.max_workers,
+            site.map_strategy,
+        )
         self.packer = Packer(Context(pipeline=pipeline, place=place.label, carrier=carrier), engine)
 
     def send(self, dispatch: Dispatch) -> Future[bytes]:
@@ -252,17 +283,34 @@ def _takes_turns(backend: Backend) -> bool:
     return isinstance(backend, LocalBackend) and backend.map_execution == "sequential"
 
 
+class _Chunk:
+    """Rows that went into a lane together, the first of them under the number `first`."""
+
+    def __init__(self, dispatch: Dispatch, first: int) -> None:
+        self.id, self.first, self.left = dispatch.id, first, len(dispatch.tasks)
+        self.values: list[tuple[Any, ...] | None] = [None] * self.left
+        self.failures: dict[int, tuple[Failure, int]] = {}
+
+    def over(self, row: int, values: tuple[Any, ...] | None, failed: tuple[Failure, int] | None) -> Reply | None:
+        """What came of one row; the whole reply with the last of them."""
+        self.left -= 1
+        self.values[row - self.first] = values
+        if failed is not None:
+            self.failures[row - self.first] = failed
+        return None if self.left else Reply(self.values, self.failures)
+
+
 class _Lane:
     """One stage in one place, worked off by a thread of its own.
 
     Its rows are numbered on their own, as engines give what comes of consecutive rows in one batch; `out` has, by these
-    numbers, what they are called outside.
+    numbers, which chunk they are of.
     """
 
     def __init__(self, stage: Stage, backend: Any, arrivals: SimpleQueue[Any], told: Told | None) -> None:
         self.feed = QueueFeed()
         self.told = told
-        self.out: dict[int, int] = {}
+        self.out: dict[int, _Chunk] = {}
         self._count = 0
         self.stage, self.backend, self.arrivals = stage, backend, arrivals
         context = contextvars.copy_context()
@@ -271,10 +319,12 @@ class _Lane:
         )
         self.thread.start()
 
-    def put(self, task: Task) -> None:
-        self.out[self._count] = task.index
-        self.feed.put(Task(self._count, task.values))
-        self._count += 1
+    def put(self, dispatch: Dispatch) -> None:
+        first = self._count
+        self._count += len(dispatch.tasks)
+        chunk = _Chunk(dispatch, first)
+        self.out.update(dict.fromkeys(range(first, self._count), chunk))
+        self.feed.put(*[Task(at, values) for at, values in enumerate(dispatch.rows, first)])
 
     def _run(self) -> None:
         try:
@@ -299,13 +349,14 @@ class _Lanes:
         self.places, self.told = route.plan.places, told
         # One place that takes one item after another takes each to its end.
         one_by_one = route.sole is not None and _takes_turns(route.sole)
-        self.most_open = 1 if one_by_one else MOST_OPEN
         self.scheduler = Scheduler(
             route.blueprint,
-            workers=self.most_open,
+            workers=1 if one_by_one else MOST_OPEN,
             pace=lambda: Pace(0.0, 1),
             width=1 if one_by_one else None,
+            staged=route.sole_strategy == "stage",
         )
+        self.most_open = self.scheduler.width or max(MOST_OPEN, self.scheduler.hold)
         self.lanes: dict[int, _Lane] = {}  # by stage, the one that was not used for longest first
         self.ended: list[_Lane] = []
         self.arrivals: SimpleQueue[tuple[_Lane, Batch] | BaseException] = SimpleQueue()
@@ -319,9 +370,8 @@ class _Lanes:
         finished = False
         try:
             while True:
-                room = self.most_open - scheduler.open - feed.held
-                if room > 0 and not feed.ended:
-                    scheduler.admit(feed.take(min(room, 64)))
+                room = min(scheduler.room(), self.most_open - scheduler.open - feed.held)
+                scheduler.draw(feed, min(room, max(64, scheduler.hold)))
                 while (dispatch := scheduler.take()) is not None:
                     self._send(dispatch)
                 batches = scheduler.batches()
@@ -363,7 +413,7 @@ class _Lanes:
                 return
             lane = _Lane(stage, backend, self.arrivals, self.told)
         self.lanes[id(stage)] = lane
-        lane.put(Task(dispatch.id, dispatch.tasks[0].values))
+        lane.put(dispatch)
 
     def _next_turn(self, place: int) -> None:
         self.busy.discard(place)
@@ -391,23 +441,23 @@ class _Lanes:
 
     def _run_inline(self, dispatch: Dispatch) -> None:
         """What runs one after another on this machine runs in the caller's own thread."""
-        task = Task(dispatch.id, dispatch.tasks[0].values)
-        outcome = run_task(dispatch.stage, task, "local:sequential")
-        failures = {} if outcome.failure is None else {0: (outcome.failure, outcome.step)}
-        self.scheduler.done(dispatch.id, Reply([outcome.values], failures))
+        self.scheduler.done(dispatch.id, run_rows(dispatch.stage, dispatch.rows, "local:sequential"))
 
     def _land(self, arrival: tuple[_Lane, Batch] | BaseException) -> None:
         if isinstance(arrival, BaseException):
             raise arrival
         lane, batch = arrival
         for at, values in enumerate(batch.values):
-            failed = batch.failures.get(at)
-            dispatch_id = lane.out.pop(batch.first + at)
+            row = batch.first + at
+            chunk = lane.out.pop(row)
+            reply = chunk.over(row, values, batch.failures.get(at))
+            if reply is None:
+                continue
             self._next_turn(lane.stage.steps[0].place)
             if self.later and not lane.out:
                 waiting = self.later.popleft()
                 self._send_by_lane(waiting, waiting.stage, self.places[waiting.stage.steps[0].place])
-            self.scheduler.done(dispatch_id, Reply([values], {0: failed} if failed else {}))
+            self.scheduler.done(chunk.id, reply)
 
 
 class Turns:

@@ -13,8 +13,8 @@ GRACE = 5.0
 
 
 class Held(NamedTuple):
-    """One thing and how it is closed. With a `loop` it belongs to that event loop: there `aclose` closes it, and
-    `close` does so from elsewhere.
+    """One thing and how it is closed. With a `loop` it belongs to that event loop: there `aclose` closes it, if
+    anything does, and `close` does so from elsewhere.
     """
 
     value: Any
@@ -35,7 +35,8 @@ class Keep:
         self.faults: list[BaseException] = []
         self._failed: tuple[str, dict[Any, BaseException]] = ("", {})
         self._making: dict[Any, threading.RLock] = {}
-        self._lock = threading.Lock()
+        # Taken again by the same thread where a signal's handler ends the process on top of it.
+        self._lock = threading.RLock()
         # A list, since appending and popping need no lock: 0.04 us each.
         self._users: list[None] = []
         self._quiet = threading.Condition()
@@ -127,7 +128,7 @@ class Keep:
             try:
                 if held.loop is loop and held.aclose is not None:
                     await held.aclose()
-                elif held.loop is not None:
+                elif held.aclose is not None:
                     await asyncio.to_thread(held.close)
                 else:
                     held.close()
@@ -143,6 +144,8 @@ class Keep:
     def take(self, loop: object) -> list[Held]:
         """What belongs to this event loop, the latest first; it is no longer kept."""
         with self._lock:
+            for key in [key for key in self._making if isinstance(key, tuple) and key[-1] is loop]:
+                del self._making[key]
             found = [key for key, held in self.made.items() if held.loop is loop]
             return [self.made.pop(key) for key in reversed(found)]
 

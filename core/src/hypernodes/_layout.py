@@ -58,13 +58,14 @@ class Fan(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Steps cut into parts, and after each part the slots that nothing more will read."""
+    """Steps cut into parts, and after each part the slots that nothing more will read; `clocks` hold deadlines."""
 
     parts: tuple[tuple[Loop | Batched | Fan, tuple[int, ...]], ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     flavour: str
     in_thread: Callable[..., Any] | None
+    clocks: frozenset[int]
 
 
 def batch_of(steps: Sequence[Step | MapStep], *, deep: bool) -> int:
@@ -143,7 +144,14 @@ def lay_out(
             part = part._replace(above=above)
         inside = {slot for step in group for slot in step.writes}.difference(part.writes)
         parts.append((part, tuple([slot for slot in ended if slot not in inside])))
-    return Layout(tuple(parts), tuple(inputs), tuple(outputs), flavour, in_thread)
+    clocks = frozenset([slot for step in steps for slot in _clocks(step)])
+    return Layout(tuple(parts), tuple(inputs), tuple(outputs), flavour, in_thread, clocks)
+
+
+def _clocks(step: Step | MapStep) -> tuple[int, ...]:
+    """The slots of deadlines that it reads or makes."""
+    read = () if step.clock is None else (step.clock,)
+    return (*read, *step.writes) if isinstance(step, Step) and step.is_clock else read
 
 
 def _part(

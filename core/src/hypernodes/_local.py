@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,9 +11,11 @@ from hypernodes._demand import Demand, demand_of
 from hypernodes._engine import Engine
 from hypernodes._machine import machine
 from hypernodes._names import CORE_ENGINES
+from hypernodes._plan import MapStep, Step
 from hypernodes._quota import quotas_of
+from hypernodes._strategy import chosen_strategy
 
-__all__ = ["LocalBackend", "core_engine", "shares_memory"]
+__all__ = ["LocalBackend", "core_engine", "shares_memory", "strategy_of"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class LocalBackend(Backend):
     the nodes of one item may overlap, `map_execution` how much items may: `"sequential"`, `"async"` or `"parallel"`.
     With neither, everything runs one after another; `"parallel"` without an engine means processes. `max_workers`
     bounds node x map x nesting together; without it there is one worker for each core, four more than cores for
-    threads, and 100 awaited at once for `"async"`.
+    threads, and 100 awaited at once for `"async"`. `map_strategy` says how items go through a pipeline with batch
+    nodes: `"item"`, `"stage"` or `"stream"`; None chooses what suits the pipeline and the engine.
 
     `limits` declares limits by name, as a pipeline does, for nodes whose pipelines declare none of that name.
     `resources` says what nodes may use together where this machine's own CPUs, GPUs and memory do not count:
@@ -38,6 +41,7 @@ class LocalBackend(Backend):
     node_execution: str | None = None
     map_execution: str | None = None
     max_workers: int | None = None
+    map_strategy: str | None = None
     # A dict has no hash; backends that differ in it are still told apart.
     limits: Mapping[str, Any] | None = field(default=None, hash=False)
     resources: Mapping[str, Any] | None = field(default=None, hash=False)
@@ -74,6 +78,16 @@ def core_engine(backend: Backend) -> str | None:
 def shares_memory(backend: Backend) -> bool:
     """Whether its nodes run in this process."""
     return isinstance(backend, LocalBackend) and engine_of(backend).shares_memory
+
+
+def strategy_of(backend: Backend, steps: Iterable[Step | MapStep]) -> str:
+    """How the items of a map go through these steps of one backend: what it names, or what core chooses."""
+    return chosen_strategy(
+        steps,
+        getattr(backend, "map_strategy", None),
+        shares_memory=shares_memory(backend),
+        overlaps=backend.map_execution != "sequential",
+    )
 
 
 class _LocalSession(Session):

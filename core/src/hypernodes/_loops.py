@@ -129,6 +129,8 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> None:
     """Await the function's coroutine on a loop that belongs to another thread, which may or may not run it now."""
+    if is_loop_running() and asyncio.get_running_loop() is loop:
+        raise RuntimeError("the event loop that it was built on is busy in this very thread")
     turn = _turns.get(loop)
     while turn is not None and not turn.acquire(timeout=0.05):
         if loop.is_running():

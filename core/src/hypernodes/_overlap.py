@@ -13,8 +13,9 @@ from hypernodes._blueprint import Blueprint, blueprint_of
 from hypernodes._engine import Feed
 from hypernodes._ledger import Dispatch
 from hypernodes._pace import Pace
+from hypernodes._record import is_stopped
 from hypernodes._schedule import Scheduler
-from hypernodes._task import Batch, Reply, Stage, Task, failed_row
+from hypernodes._task import Batch, Reply, Stage, Task, failed_row, run_rows_async
 from hypernodes._threads import ThreadPool
 
 __all__ = ["DEFAULT_CONCURRENCY", "in_thread", "overlap", "run_rows_overlapped"]
@@ -45,15 +46,16 @@ def _outcome(
 
 
 async def overlap(
-    blueprint: Blueprint, feed: Feed, *, limit: int, items: bool, place: str
+    blueprint: Blueprint, feed: Feed, *, limit: int, items: bool, place: str, staged: bool = False
 ) -> AsyncGenerator[list[Batch], None]:
     """Run the blueprint for each task of the feed on the running loop; batches come as they are ready.
 
     `limit` bounds what runs at once. `items` lets items overlap; what may of one item is for the blueprint to say.
+    `staged` is as in a `Scheduler`.
     """
     pool = ThreadPool(limit, "hypernodes-async")
     token = _pool.set(pool)
-    plain = aside.set(in_thread)
+    plain = aside.set((asyncio.get_running_loop(), in_thread))
     done: list[Batch] = []
     news = asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()
@@ -68,10 +70,11 @@ async def overlap(
     finished = False
     try:
         work: _Work
-        if blueprint.single is not None:
-            work = _Rows(blueprint.single, feed, limit if items else 1, done, news, tasks, place)
+        whole = blueprint.single
+        if whole is not None and not whole.block and whole.at_most is None:
+            work = _Rows(whole, feed, limit if items else 1, done, news, tasks, place)
         else:
-            work = _Units(blueprint, feed, limit, items, done, news, tasks, place)
+            work = _Units(blueprint, feed, limit, items, staged, done, news, tasks, place)
         while True:
             news.clear()
             work.check()
@@ -108,21 +111,13 @@ async def run_rows_overlapped(
     values: list[tuple[Any, ...] | None] = [None] * len(rows)
     failures = {}
     feed = Feed(rows)
-    blueprint = blueprint_of(stage, fine=True, fans=True)
+    blueprint = blueprint_of(stage, fine=True, fans=True, apart=True)
     async for batch in overlap(blueprint, feed, limit=limit, items=False, place=place):
         for one in batch:
             values[one.first] = one.values[0]
             if one.failures:
                 failures[one.first] = one.failures[0]
     return Reply(values, failures, time.perf_counter() - started)
-
-
-def _stops(error: BaseException) -> bool:
-    """Whether this stops the task from outside; a cancellation that a node itself raises stops only its item."""
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is None or task.cancelling() > 0
-    return isinstance(error, KeyboardInterrupt)
 
 
 class _Work:
@@ -180,7 +175,7 @@ class _Rows(_Work):
             try:
                 append(Batch(task.index, [await call(*task.values)], {}))
             except BaseException as error:
-                if _stops(error):
+                if is_stopped(error):
                     raise
                 append(Batch(task.index, [None], {0: failed_row(self.stage, self.program, error, self.place)}))
                 if isinstance(error, GeneratorExit):
@@ -197,32 +192,39 @@ class _Rows(_Work):
 
 
 class _Units(_Work):
-    """Rows cut into units: each unit is one coroutine, and the scheduler says which may start."""
+    """Rows cut into units: each chunk of a unit is one coroutine, and the scheduler says which may start."""
 
-    def __init__(self, blueprint: Blueprint, feed: Feed, limit: int, items: bool, *shared: Any) -> None:
+    def __init__(self, blueprint: Blueprint, feed: Feed, limit: int, items: bool, staged: bool, *shared: Any) -> None:
         super().__init__(*shared)
         self.feed, self.limit = feed, limit
         self.scheduler = Scheduler(
-            blueprint, workers=limit, pace=lambda: Pace(0.0, 1), width=None if items else 1, place=self.place
+            blueprint,
+            workers=limit,
+            pace=lambda: Pace(0.0, 1),
+            width=None if items else 1,
+            place=self.place,
+            staged=staged,
         )
 
     def advance(self) -> None:
         scheduler = self.scheduler
-        room = min(scheduler.room(), scheduler.ahead() - self.feed.held)
-        if room > 0 and not self.feed.ended:
-            scheduler.admit(self.feed.take(room))
+        scheduler.draw(self.feed, min(scheduler.room(), scheduler.ahead() - self.feed.held))
         while len(self.tasks) < self.limit and (dispatch := scheduler.take()) is not None:
             self.spawn(self._run(dispatch))
         self.done += scheduler.batches()
 
     async def _run(self, dispatch: Dispatch) -> None:
+        if dispatch.stage.block:
+            reply = await run_rows_async(dispatch.stage, dispatch.rows, self.place, in_thread)
+            self.scheduler.done(dispatch.id, reply)
+            return
         program = dispatch.stage.program("threads", in_thread)
         values: list[tuple[Any, ...] | None] = [None]
         failures = {}
         try:
             values[0] = await program.call(*dispatch.tasks[0].values)
         except BaseException as error:
-            if _stops(error):
+            if is_stopped(error):
                 raise
             failures[0] = failed_row(dispatch.stage, program, error, self.place)
         self.scheduler.done(dispatch.id, Reply(values, failures))

@@ -32,6 +32,7 @@ class OpenPlace:
             max_workers=backend.max_workers,
             handles=self.session.handles,
             name=backend.name,
+            map_strategy=getattr(backend, "map_strategy", None),
         )
         self.users = 0
         self.held = False

@@ -102,7 +102,7 @@ class Scheduler:
     None leaves it to the pace of the work. `pace` makes the rule for the size of chunks.
 
     A batch that is not full waits as long as rows may come to it. Under a `width`, as many rows are under way as fill
-    the largest batch, and still those of one map take turns: only a batch has several out. If `staged`, nothing of a
+    the batches, and still those of one map take turns: only a batch has several out. If `staged`, nothing of a
     later unit begins while an earlier one has work, for a window of rows after another.
     """
 
@@ -118,7 +118,7 @@ class Scheduler:
     ) -> None:
         self.workers, self.place = workers, place
         sizes = blueprint.gathers.values()
-        self.width = width if width is None or not sizes else max(width, *sizes)
+        self.width = width if width is None else max(width, sum(sizes))
         self.turns = width is not None and bool(sizes)
         # Room for every batch to fill while another of the same node is out.
         self.hold = 2 * sum(sizes)
@@ -181,7 +181,7 @@ class Scheduler:
             dry = feed.pushed and len(tasks) < room
             if self._batches or (len(tasks) < room and (self.ledger.out or self.ledger.has_work())):
                 break
-            room = min(self.room(), self.ahead() - feed.held)
+            room = min(room - len(tasks), self.room(), self.ahead() - feed.held)
         if feed.ended:
             self._supply = Supply.OVER
         else:

@@ -20,6 +20,8 @@ from typing import Any
 
 Blobs = Mapping[str, list[memoryview]]
 
+_kept: list[Any] = []
+
 
 def echo(frames: list[memoryview], blobs: Blobs) -> list[memoryview]:
     return frames
@@ -58,6 +60,15 @@ def double_slowly(value: int) -> int:
 def fill_in_place(array: Any) -> Any:
     array[:] = 7
     return array
+
+
+def keep_and_double(array: Any) -> Any:
+    _kept.append((array, float(array[0])))
+    return array * 2
+
+
+def kept_are_whole() -> bool:
+    return all(bool((array == first).all()) for array, first in _kept)
 
 
 def sizes(*values: bytes) -> list[int]:
@@ -184,9 +195,6 @@ def sigterm_in_a_copy() -> int:
         signal.pause()
     os.kill(child, signal.SIGTERM)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-_kept: list[Any] = []
 
 
 def keep_a_folder() -> str:

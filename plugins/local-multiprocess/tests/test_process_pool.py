@@ -52,6 +52,35 @@ def test_arrays_are_writable_on_both_sides(pool):
     assert small.sum() == 65
 
 
+def test_arrays_that_somebody_keeps_are_never_overwritten(make_pool):
+    pool = make_pool(2)
+    sent = [np.full(2_500_000, float(n)) for n in range(12)]  # 20 MB each, many times what is used again
+    for _ in range(2):
+        back = [value(future) for future in [call(pool, "keep_and_double", array) for array in sent]]
+        assert all((array == 2 * n).all() for n, array in enumerate(back))
+        back[0][:] = -1  # and what is changed here is changed here alone
+        assert all((array == 2 * n).all() for n, array in enumerate(back) if n)
+    assert all((array == n).all() for n, array in enumerate(sent))
+    assert all(value(call(pool, "kept_are_whole")) for _ in range(4))
+
+
+def test_what_is_kept_for_large_frames_is_bounded(make_pool):
+    from hypernodes_local_multiprocess._arena import KEPT, Arena
+
+    arena = Arena()
+    frames = [b"x" * (KEPT // 4)]
+    places = [arena.put(ticket, frames) for ticket in (1, 2, 3, 4)]
+    assert [place is not None and place.slot for place in places] == [1, 2, 3, False], "three slots, then none"
+    arena.freed(2)
+    assert arena.put(5, frames) == (1, None, KEPT // 4), "used again: no descriptor travels"
+    assert arena.put(6, [b"x" * (KEPT + 1)]) is None
+    arena.close()
+    for place in places[:3]:
+        os.close(place.fd)
+    pool = make_pool(1, "pool_targets:echo")
+    assert len(pool.submit([b"y" * (KEPT + 1)]).result(20)[0]) == KEPT + 1
+
+
 def test_arrays_in_any_order_in_memory_survive(pool):
     array = np.asfortranarray(np.arange(60_000.0).reshape(200, 300))
     assert (value(call(pool, "double", array)) == array * 2).all()

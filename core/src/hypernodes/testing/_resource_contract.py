@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -123,7 +123,11 @@ class ResourceContract(Placed):
     def test_resource_that_fails_to_build_ends_the_run_and_says_which(self, backend: Any) -> None:
         reader = node(lambda x, refused: x, output_name="y")
         pipeline = self.placed([reader], backend, beside=[refused])
-        for call in (lambda: pipeline.run(x=1), lambda: pipeline.map(rows(20), on_error="return")):
+        calls: list[Callable[[], Any]] = [
+            lambda: pipeline.run(x=1),
+            lambda: pipeline.map(rows(20), on_error="return"),
+        ]
+        for call in calls:
             with pytest.raises(ResourceError, match="'refused'") as caught:
                 call()
             assert "no such model" in str(caught.value)

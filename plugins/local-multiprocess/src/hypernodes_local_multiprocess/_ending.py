@@ -2,7 +2,7 @@
 
 SIGTERM asks it to, from the zygote, the system or a user alike. The first one raises `Ended` in the main thread, so
 that `with` and `finally` of the user's code do their part. Code that swallows it, or waits in a `finally`, is not
-unwound: at the second SIGTERM the exit functions run on top of it. Code in C that stays away from Python sees neither.
+unwound: at the second SIGTERM the exit functions run on top of it. Code in C that never returns sees neither.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How frames cross a socket: a head, the small frames after it, the big ones in one shared segment.
 
 A message is `head | table | body`. The table holds the length of each frame, its top bit says that the
-frame lies in the segment whose descriptor travels with the message. Nothing is ever unpickled here.
+frame lies in a segment: one of its own, whose descriptor travels with the message, or a slot of the sender's arena,
+whose descriptor came with the first message in it. Nothing is ever unpickled here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pickle import PickleBuffer
 from typing import TYPE_CHECKING, NamedTuple
 
 from hypernodes_local_multiprocess import _segment
+from hypernodes_local_multiprocess._arena import Arena, Place, Slots
 from hypernodes_local_multiprocess._segment import Flat
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ READY, CALL, RESULT, LAST_RESULT, ERROR = range(1, 6)
 _BIG_FRAME = 64 * 1024
 _BIG_BODY = 256 * 1024
 _CHUNK = 64 * 1024
-_HEAD = struct.Struct("<BxxxIQQQ")  # kind, frames, ticket, bytes of the body, bytes of the segment
+# kind, slot, whether it is new, frames, ticket, ticket seen, bytes of the body, bytes of the segment
+_HEAD = struct.Struct("<BB?xIQQQQ")
+_OWN = 0  # in place of a slot: the segment is the message's own
 _IN_SEGMENT = 1 << 63
 _BODY_ALIGNMENT = 16
 _PADDING = [bytes(-size % _BODY_ALIGNMENT) for size in range(_BODY_ALIGNMENT)]
@@ -58,6 +62,8 @@ class Message:
     ticket: int
     frames: list[memoryview]
     lost: OSError | None = None
+    seen: int = 0
+    """The last ticket whose message the sender has taken in."""
 
 
 def flat(frame: Buffer) -> Flat:
@@ -65,14 +71,23 @@ def flat(frame: Buffer) -> Flat:
     return frame if type(frame) is bytes else PickleBuffer(frame).raw()
 
 
-def encode(kind: int, ticket: int, frames: Sequence[Flat]) -> Packet:
-    """Pack a message. Raises `OSError` when a segment is needed and memory or descriptors run out."""
+def encode(kind: int, ticket: int, frames: Sequence[Flat], arena: Arena | None = None, seen: int = 0) -> Packet:
+    """Pack a message, its big frames into the arena as far as that has room.
+
+    Raises `OSError` when a segment is needed and memory or descriptors run out.
+    """
     sizes = [len(frame) for frame in frames]
     if sum(sizes) < _BIG_FRAME:  # the common case, in a third of the time
         padded = [piece for frame in frames for piece in (frame, _PADDING[len(frame) % _BODY_ALIGNMENT])]
         body = sum(map(len, padded))
         return Packet(
-            b"".join([_HEAD.pack(kind, len(sizes), ticket, body, 0), struct.pack(f"<{len(sizes)}Q", *sizes), *padded])
+            b"".join(
+                [
+                    _HEAD.pack(kind, _OWN, False, len(sizes), ticket, seen, body, 0),
+                    struct.pack(f"<{len(sizes)}Q", *sizes),
+                    *padded,
+                ]
+            )
         )
     outside = [size >= _BIG_FRAME for size in sizes]
     if sum(size for size, out in zip(sizes, outside, strict=True) if not out) > _BIG_BODY:
@@ -88,9 +103,13 @@ def encode(kind: int, ticket: int, frames: Sequence[Flat]) -> Packet:
         f"<{len(sizes)}Q", *(s | _IN_SEGMENT if out else s for s, out in zip(sizes, outside, strict=True))
     )
     if True in outside:
-        fd, segment = _segment.create([frame for frame, out in zip(frames, outside, strict=True) if out])
-        return Packet(b"".join([_HEAD.pack(kind, len(sizes), ticket, body, segment), table, *parts]), (fd,))
-    return Packet(b"".join([_HEAD.pack(kind, len(sizes), ticket, body, 0), table, *parts]))
+        big = [frame for frame, out in zip(frames, outside, strict=True) if out]
+        place = arena.put(ticket, big) if arena is not None else None
+        if place is None:
+            place = Place(_OWN, *_segment.create(big))
+        head = _HEAD.pack(kind, place.slot, place.fd is not None, len(sizes), ticket, seen, body, place.size)
+        return Packet(b"".join([head, table, *parts]), () if place.fd is None else (place.fd,))
+    return Packet(b"".join([_HEAD.pack(kind, _OWN, False, len(sizes), ticket, seen, body, 0), table, *parts]))
 
 
 class Outbox:
@@ -140,6 +159,7 @@ class Reader:
         self._data = bytearray()
         # Descriptors arrive with or before the first byte of their message, and in order.
         self._fds: deque[int | None] = deque()
+        self._slots = Slots()
 
     def fill(self) -> bool:
         """Receive once: False at the end of the stream. Raises `BlockingIOError` when nothing is there yet."""
@@ -164,7 +184,7 @@ class Reader:
         data = self._data
         if len(data) < _HEAD.size:
             return None
-        kind, count, ticket, body_size, segment_size = _HEAD.unpack_from(data)
+        kind, slot, new, count, ticket, seen, body_size, segment_size = _HEAD.unpack_from(data)
         start = _HEAD.size + 8 * count
         end = start + body_size
         if len(data) < end:
@@ -174,21 +194,29 @@ class Reader:
         del data[:end]
         if segment_size:
             try:
-                segment = self._segment(segment_size)
+                segment = self._segment(slot, new, segment_size, table)
             except OSError as error:
-                return Message(kind, ticket, [], error)
-        return Message(kind, ticket, _cut(table, body, segment))
+                return Message(kind, ticket, [], error, seen)
+        return Message(kind, ticket, _cut(table, body, segment), None, seen)
 
     def close(self) -> None:
-        """Close the descriptors of messages that never came in whole."""
+        """Let go of the sender's slots and of the descriptors of messages that never came in whole."""
+        self._slots.close()
         _close(fd for fd in self._fds if fd is not None)
         self._fds.clear()
 
-    def _segment(self, size: int) -> memoryview:
-        fd = self._fds.popleft()
-        if fd is None:
-            raise OSError("the descriptor of a shared segment was refused; this process has too many open files")
-        return _segment.map_privately(fd, size)
+    def _segment(self, slot: int, new: bool, size: int, table: Sequence[int]) -> memoryview:
+        if new:
+            fd = self._fds.popleft()
+            if fd is None:
+                self._slots.forget(slot)
+                raise OSError("the descriptor of a shared segment was refused; this process has too many open files")
+            if slot == _OWN:
+                return _segment.map_privately(fd, size)
+            self._slots.place(slot, fd, size)
+        return self._slots.take(
+            slot, sum(_segment.aligned(entry ^ _IN_SEGMENT) for entry in table if entry & _IN_SEGMENT)
+        )
 
 
 def _cut(table: Sequence[int], body: memoryview, segment: memoryview) -> list[memoryview]:

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from hypernodes_local_multiprocess import _frames
+from hypernodes_local_multiprocess._arena import Arena
 from hypernodes_local_multiprocess._frames import Message, Outbox, Reader
 from hypernodes_local_multiprocess._segment import Flat
 from hypernodes_local_multiprocess._shelf import Shelf
@@ -47,6 +48,8 @@ class WorkerHandle:
         self.calls: dict[int, Call] = {}
         """The calls it was given, by ticket, oldest first."""
         self._robbed = False
+        self._seen = 0
+        self._arena = Arena()
         self._shelf: Shelf[None] = Shelf()
         self.sock, far = socket.socketpair()
         try:
@@ -86,7 +89,7 @@ class WorkerHandle:
             for digest, blob in call.blobs.items():
                 if digest in missing:
                     frames += blob
-        packet = _frames.encode(_frames.CALL, ticket, frames)
+        packet = _frames.encode(_frames.CALL, ticket, frames, self._arena, self._seen)
         self._shelf.place(list(call.blobs), dict.fromkeys(call.blobs))
         self.calls[ticket] = call
         call.sent += 1
@@ -110,6 +113,8 @@ class WorkerHandle:
     def answered(self, ticket: int) -> Call | None:
         """Take out the call that was answered; None when the worker has no such call."""
         self._robbed = False
+        self._seen = max(self._seen, ticket)
+        self._arena.freed(ticket)  # it takes messages in as they come, so that those before are taken in as well
         return self.calls.pop(ticket, None)
 
     def take_back(self) -> Call | None:
@@ -138,6 +143,7 @@ class WorkerHandle:
 
     def close(self) -> None:
         """Close every descriptor. The calls are the caller's to settle."""
+        self._arena.close()
         self.outbox.clear()
         self.reader.close()
         self.sock.close()

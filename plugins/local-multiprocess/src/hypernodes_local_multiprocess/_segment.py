@@ -10,10 +10,22 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pickle import PickleBuffer
 
-__all__ = ["ALIGNMENT", "Flat", "aligned", "create", "map_privately"]
+__all__ = [
+    "ALIGNMENT",
+    "Flat",
+    "aligned",
+    "close",
+    "copy_in",
+    "copy_out",
+    "create",
+    "map_privately",
+    "map_shared",
+    "unmap",
+]
 
 Flat = bytes | memoryview
 """Bytes in one piece: indexed by byte, `len` in bytes."""
@@ -26,7 +38,13 @@ _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
 _libc.munmap.restype = ctypes.c_int
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.restype = ctypes.c_int
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _MAP_FAILED = ctypes.c_void_p(-1).value
+_HUGE = 4 * 1024 * 1024  # bytes from which NumPy asks for huge pages as well
+_LARGEST_SPARE = 32 * 1024 * 1024
+_MOST_SPARES = 2  # private memory that a process keeps for the next frames: 64 MB, what one direction's slots may take
+_spares: deque[tuple[int, int]] = deque()
 
 
 def aligned(size: int) -> int:
@@ -34,9 +52,10 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def create(frames: Sequence[Flat]) -> tuple[int, int]:
+def create(frames: Sequence[Flat], room: int = 0) -> tuple[int, int]:
     """Copy the frames one after another into a new segment: its descriptor, owned by the caller, and its size in bytes.
 
+    The segment is at least `room` bytes large.
     Raises `OSError` when memory or descriptors run out.
     """
     fd = _nameless_file()
@@ -49,6 +68,7 @@ def create(frames: Sequence[Flat]) -> tuple[int, int]:
                 while written < len(view):
                     written += os.pwrite(fd, view[written:], offset + written)
             offset += aligned(len(frame))
+        offset = max(offset, room)
         os.ftruncate(fd, offset)
     except BaseException:
         os.close(fd)
@@ -69,9 +89,75 @@ def map_privately(fd: int, size: int) -> memoryview:
             return _read_all(fd, size)
     finally:
         os.close(fd)
+    return _owned(address, size)
+
+
+def map_shared(fd: int, size: int) -> int:
+    """The address of the segment's bytes, writable, seen by all who map it; `unmap` it. Raises `OSError`."""
+    address = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+    if address == _MAP_FAILED:
+        raise OSError(ctypes.get_errno(), "a shared segment cannot be mapped")
+    return int(address)
+
+
+def unmap(address: int, size: int) -> None:
+    """Give up a mapping that nothing looks into."""
+    _libc.munmap(address, size)
+
+
+def close(fd: int) -> None:
+    """Give up a descriptor; the segment lives on in its mappings."""
+    os.close(fd)
+
+
+def copy_in(address: int, frames: Sequence[Flat]) -> None:
+    """Copy the frames one after another to an address, as `create` lays them out."""
+    for frame in frames:
+        target = memoryview((ctypes.c_ubyte * len(frame)).from_address(address)).cast("B")
+        target[:] = frame
+        address += aligned(len(frame))
+
+
+def copy_out(address: int, size: int) -> memoryview:
+    """A copy of the bytes there, writable, and the caller's alone. Raises `OSError`."""
+    spare = _take_spare(size)
+    if spare is not None:
+        ctypes.memmove(spare[0], address, size)
+        return _owned(*spare, _keep_spare)[:size]
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    target = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+    if target == _MAP_FAILED:
+        raise OSError(ctypes.get_errno(), f"no memory for a copy of {size} bytes")
+    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        _libc.madvise(target, size, mmap.MADV_HUGEPAGE)
+    ctypes.memmove(target, address, size)
+    return _owned(target, size, _keep_spare)
+
+
+def _take_spare(size: int) -> tuple[int, int] | None:
+    for _ in range(len(_spares)):
+        try:
+            spare = _spares.popleft()  # in one step, as finalizers run in any thread
+        except IndexError:
+            return None
+        if size <= spare[1] <= 2 * size:
+            return spare
+        unmap(*spare)
+    return None
+
+
+def _keep_spare(address: int, size: int) -> None:
+    if _HUGE <= size <= _LARGEST_SPARE and len(_spares) < _MOST_SPARES:
+        _spares.append((address, size))
+    else:
+        unmap(address, size)
+
+
+def _owned(address: int, size: int, end: Callable[[int, int], object] = unmap) -> memoryview:
+    """A view of a mapping that is passed to `end` when nothing looks into it any more."""
     block = (ctypes.c_ubyte * size).from_address(address)
-    unmap = weakref.finalize(block, _libc.munmap, address, size)
-    unmap.atexit = False  # arrays may still be read while the interpreter ends
+    ending = weakref.finalize(block, end, address, size)
+    ending.atexit = False  # arrays may still be read while the interpreter ends
     return PickleBuffer(block).raw()
 
 

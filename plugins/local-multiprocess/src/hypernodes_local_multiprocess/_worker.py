@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hypernodes_local_multiprocess import _ending, _frames
+from hypernodes_local_multiprocess._arena import Arena
 from hypernodes_local_multiprocess._frames import Message, Outbox, Packet, Reader
 from hypernodes_local_multiprocess._shelf import Shelf
 
@@ -39,7 +40,7 @@ def serve(sock: socket.socket, tickets: int, target: Target) -> None:
 
     Raises `Ended` at a SIGTERM.
     """
-    reader, outbox = Reader(sock), Outbox(sock)
+    reader, outbox, arena = Reader(sock), Outbox(sock), Arena()
     shelf: Shelf[list[memoryview]] = Shelf()
     held: int | None = None
     worker = os.getpid()
@@ -53,6 +54,7 @@ def serve(sock: socket.socket, tickets: int, target: Target) -> None:
         if message.lost is not None:
             raise message.lost
         frames, blobs = _unpack(message, shelf)
+        arena.freed(message.seen)
         ticket = message.ticket
         del message
         if held is None:
@@ -60,7 +62,7 @@ def serve(sock: socket.socket, tickets: int, target: Target) -> None:
         if held != ticket:  # taken back; a ticket in hand belongs to a later call
             continue
         held = None
-        packet, tainted = _answer(target, ticket, frames, blobs)
+        packet, tainted = _answer(target, ticket, frames, blobs, arena)
         if os.getpid() != worker:  # user code forked, and the copy has come back out of it
             os._exit(0)
         if _ending.asked():
@@ -79,7 +81,7 @@ def say_last_words(sock: socket.socket, error: BaseException) -> None:
 
 
 def _answer(
-    target: Target, ticket: int, frames: list[memoryview], blobs: Mapping[str, list[memoryview]]
+    target: Target, ticket: int, frames: list[memoryview], blobs: Mapping[str, list[memoryview]], arena: Arena
 ) -> tuple[Packet, bool]:
     """Call the target; whatever it raises, even `SystemExit`, becomes an error reply. Only `Ended` passes."""
     try:
@@ -88,7 +90,7 @@ def _answer(
         if isinstance(reply, tuple) and len(reply) == 2 and isinstance(reply[1], bool):
             reply, tainted = reply
         kind = _frames.LAST_RESULT if tainted else _frames.RESULT
-        return _frames.encode(kind, ticket, [_frames.flat(frame) for frame in reply]), tainted
+        return _frames.encode(kind, ticket, [_frames.flat(frame) for frame in reply], arena), tainted
     except _ending.Ended:
         raise
     except BaseException as error:
