@@ -1083,3 +1083,17 @@ def test_a_far_place_builds_its_own_and_says_what_it_cannot_build(tmp_path: Any)
     assert str(caught.value) == f"resource 'broken' (of main) could not be built on {place}: OSError: no such file"
     assert isinstance(caught.value.__cause__, OSError)
     assert "in broken" in "\n".join(caught.value.__notes__), "the traceback over there comes along"
+
+
+def test_batch_node_to_which_only_resources_come_is_refused_where_it_runs() -> None:
+    embed = node(lambda model, text="": [model], output_name="embedded", batch_size=4, batch_over="model")
+    model = resource(lambda: 1, name="model")
+    pipeline = Pipeline(nodes=[embed, model, node(lambda x: -x, output_name="other")])
+    with pytest.raises(GraphError, match="nothing comes to it as a list of items: 'model' is given by a resource"):
+        pipeline.run(x=1)
+    # Nobody is told of a node that does not run.
+    assert pipeline.run(x=1, output_name="other") == -1
+    assert pipeline.run(x=1, embedded=[2]) == {"embedded": [2], "other": -1}
+    lists = node(lambda texts, model: [model for _ in texts], output_name="embedded", batch_size=4)
+    with pytest.raises(MissingInputError, match="'texts'"):
+        Pipeline(nodes=[lists, model]).run()
