@@ -26,6 +26,7 @@ from hypernodes import (
     NodeDefinitionError,
     Pipeline,
     PipelineTimeoutError,
+    Resource,
     node,
     resource,
 )
@@ -53,6 +54,7 @@ def _clean(no_leaks: LeakWatch) -> None:
 
 class Threads(ExecutorEngine):
     name = "threads"
+    most_in_chunk = 1  # quick calls would go to one thread together, and these wait for each other
 
     def make_executor(self, workers: int) -> Executor:
         return ThreadPool(workers)
@@ -658,6 +660,8 @@ def limited(pipeline: Pipeline, rng: random.Random) -> Pipeline:
     for child in pipeline.graph.nodes:
         if isinstance(child, NestedPipeline):
             nodes.append(limited(child.pipeline, rng).as_node(**child.options))  # type: ignore[arg-type]
+        elif isinstance(child, Resource):
+            nodes.append(child)
         else:
             assert isinstance(child, Node)
             options = {option: getattr(child, option) for option in _OPTIONS[1:]}
