@@ -202,7 +202,8 @@ def _at_most(steps: Sequence[Step | MapStep]) -> int | None:
     """
     if len(steps) != 1 or not isinstance(steps[0], Step) or (steps[0].retry is not None and steps[0].retry.delay):
         return None
-    bounds = [max(1, int(gate.most // gate.takes)) for gate in steps[0].gates if gate.per is None]
+    # A hair more: ten tenths make a whole, whatever rounding says.
+    bounds = [max(1, int(gate.most / gate.takes + 1e-9)) for gate in steps[0].gates if gate.per is None]
     return min(bounds, default=None)
 
 
