@@ -1070,3 +1070,15 @@ def test_a_far_place_builds_its_own_and_says_what_it_cannot_build(tmp_path: Any)
     assert str(caught.value) == f"resource 'broken' (of main) could not be built on {place}: OSError: no such file"
     assert isinstance(caught.value.__cause__, OSError)
     assert "in broken" in "\n".join(caught.value.__notes__), "the traceback over there comes along"
+
+
+def test_batch_node_that_nobody_wants_asks_for_no_list() -> None:
+    @node(output_name="ranked", batch_size=4)
+    def rank(query: list[str], where: str) -> list[str]:
+        return query
+
+    where = resource(lambda: "here", name="where")
+    first = node(lambda text: len(text), output_name="size")
+    assert Pipeline([where, first, rank]).run(text="abc", output_name="size") == 3
+    with pytest.raises(MissingInputError, match="'query'"):
+        Pipeline([where, first, rank]).run(text="abc")
