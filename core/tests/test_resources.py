@@ -1097,3 +1097,15 @@ def test_batch_node_to_which_only_resources_come_is_refused_where_it_runs() -> N
     lists = node(lambda texts, model: [model for _ in texts], output_name="embedded", batch_size=4)
     with pytest.raises(MissingInputError, match="'texts'"):
         Pipeline(nodes=[lists, model]).run()
+
+
+def test_batch_node_that_nobody_wants_asks_for_no_list() -> None:
+    @node(output_name="ranked", batch_size=4)
+    def rank(query: list[str], where: str) -> list[str]:
+        return query
+
+    where = resource(lambda: "here", name="where")
+    first = node(lambda text: len(text), output_name="size")
+    assert Pipeline([where, first, rank]).run(text="abc", output_name="size") == 3
+    with pytest.raises(MissingInputError, match="'query'"):
+        Pipeline([where, first, rank]).run(text="abc")
