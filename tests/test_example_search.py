@@ -175,11 +175,23 @@ def test_summary_is_the_first_sentence(example: SimpleNamespace, doc: str, summa
     ],
 )
 def test_words_meet_under_their_stems(example: SimpleNamespace, text: str, terms: list[str]) -> None:
-    assert example.text.terms_of(text) == terms
+    assert example.text.Lexicon().terms_of(text) == terms
 
 
 def test_query_joins_neighbours(example: SimpleNamespace) -> None:
-    assert example.text.query_terms("deep copy, deep copy") == ["deep", "copy", "deepcopy", "copydeep"]
+    assert example.text.Lexicon().query_terms("deep copy, deep copy") == ["deep", "copy", "deepcopy", "copydeep"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["local", "local:threaded"])
+def test_many_queries_are_answered_as_each_alone(example: SimpleNamespace, backend: str) -> None:
+    index = example.search.search.run(modules=example.search.module_names(*SLICE), output_name="index")
+    queries = ["parse dates", "leap year", "xyzzy", "how do I parse dates", ""]
+    with example.search.backend_of(backend) as place:
+        asking = example.search.search.with_backend(place)
+        found = asking.map([{"query": query} for query in queries], inputs={"index": index}, output_name="hits")
+    assert found == [example.search.search.run(index=index, query=query, output_name="hits") for query in queries]
+    assert found[0] and found[2] == found[4] == []
 
 
 @pytest.mark.slow

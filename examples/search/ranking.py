@@ -1,12 +1,13 @@
-"""From the terms of all documents to an index, and from a query to the documents that answer it."""
+"""From the terms of all documents to an index, and from queries to the documents that answer them."""
 
 from __future__ import annotations
 
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bm25s import BM25
-from text import query_terms
+from numpy.typing import NDArray
+from text import Lexicon
 
 from hypernodes import node
 
@@ -35,16 +36,21 @@ def make_index(names: list[list[str]], summaries: list[list[str]], terms: list[l
     return Index(list(chain.from_iterable(names)), list(chain.from_iterable(summaries)), weights)
 
 
-@node(output_name="hits")
-def rank(index: Index, query: str, top: int = 5) -> list[Hit]:
-    """The best documents for a query, best first; none where no document has any of its terms.
+@node(output_name="hits", batch_size=64, batch_over="query")
+def rank(index: Index, query: list[str], lexicon: Lexicon, top: int = 5) -> list[list[Hit]]:
+    """For each query the best documents, best first; none where no document has any of its terms.
 
-    A score is the sum over the terms, times the share of the terms that occur: two words once beat one word twice.
+    Queries that come together share the scores of the terms that they share.
     """
-    known = [term for term in query_terms(query) if term in index.weights.vocab_dict]
-    if not known:
+    terms = [[term for term in lexicon.query_terms(one) if term in index.weights.vocab_dict] for one in query]
+    scores = {term: index.weights.get_scores([term]) for term in dict.fromkeys(chain.from_iterable(terms))}
+    return [_best(index, [scores[term] for term in known], top) for known in terms]
+
+
+def _best(index: Index, by_term: list[NDArray[Any]], top: int) -> list[Hit]:
+    """The best by the sum over the terms, times the share of them that occur: two words once beat one word twice."""
+    if not by_term:
         return []
-    by_term = [index.weights.get_scores([term]) for term in known]
-    scores = (sum(by_term) * sum(one > 0 for one in by_term) / len(known)).tolist()
+    scores = (sum(by_term) * sum(one > 0 for one in by_term) / len(by_term)).tolist()
     best = sorted(range(len(scores)), key=lambda at: (-scores[at], index.names[at]))
     return [Hit(index.names[at], index.summaries[at], scores[at]) for at in best[:top] if scores[at] > 0]

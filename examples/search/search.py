@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 
 from corpus import load, module_names, outline, python_version
 from ranking import Hit, make_index, rank
-from text import clean, summarize, tokenize
+from text import clean, lexicon, summarize, tokenize
 
 from hypernodes import HypernodesError, LocalBackend, Pipeline
 from hypernodes.plugin import Backend
 from hypernodes.testing import SubprocessBackend
 
-document = Pipeline(nodes=[clean, summarize, tokenize], name="document")
+document = Pipeline(nodes=[lexicon, clean, summarize, tokenize], name="document")
 
 each_document = document.as_node(
     input_mapping={"names": "name", "docs": "doc"},
@@ -41,7 +41,7 @@ each_module = module.as_node(
     input_mapping={"modules": "module"},
     map_over="modules",
 )
-search = Pipeline(nodes=[each_module, make_index, rank], name="search")
+search = Pipeline(nodes=[lexicon, each_module, make_index, rank], name="search")
 
 PARTS = ["names", "summaries", "terms"]
 """What `module` makes for the index."""

@@ -1,12 +1,11 @@
-"""From one docstring to its terms. Every function here knows of one document and of nothing else."""
+"""From one docstring to its terms. Every node here knows of one document and of nothing else."""
 
 from __future__ import annotations
 
 import re
-from functools import cache
 from itertools import pairwise
 
-from hypernodes import node
+from hypernodes import node, resource
 
 NAME_WEIGHT = 3
 """How often a document's own name counts, when a word of its text counts once."""
@@ -62,19 +61,42 @@ def summarize(cleaned: str) -> str:
     return next((line.strip() for line in cleaned.splitlines() if line.strip()), "")
 
 
+class Lexicon:
+    """Cuts words to the stems under which documents and queries meet, and remembers those it has met."""
+
+    def __init__(self) -> None:
+        self._stems: dict[str, tuple[str, ...]] = {}
+
+    def terms_of(self, text: str) -> list[str]:
+        """The stems of all words that say something, in the order of the text."""
+        return [stem for word in _WORD.findall(text) for stem in self._stems_of(word)]
+
+    def query_terms(self, query: str) -> list[str]:
+        """The terms of a query, each once, and neighbours joined: "parse dates" also looks for `parsedate`."""
+        words = [word.lower() for word in _WORD.findall(query) if word.lower() not in STOP_WORDS]
+        joined = [left + right for left, right in pairwise(words)]
+        return list(dict.fromkeys(stem(word) for word in [*words, *joined]))
+
+    def _stems_of(self, word: str) -> tuple[str, ...]:
+        found = self._stems.get(word)
+        if found is None:
+            found = self._stems[word] = tuple([stem(piece) for piece in _pieces(word) if piece not in STOP_WORDS])
+        return found
+
+
+@resource
+def lexicon() -> Lexicon:
+    """One for each worker: what it has met once, it need not cut again."""
+    return Lexicon()
+
+
 @node(output_name="terms")
-def tokenize(name: str, cleaned: str) -> list[str]:
+def tokenize(name: str, cleaned: str, lexicon: Lexicon) -> list[str]:
     """The terms of one document; those of its own name count more, those of its class and module as the text's do."""
     path, _, own = name.rpartition(".")
-    return terms_of(own) * NAME_WEIGHT + terms_of(path) + terms_of(cleaned)
+    return lexicon.terms_of(own) * NAME_WEIGHT + lexicon.terms_of(path) + lexicon.terms_of(cleaned)
 
 
-def terms_of(text: str) -> list[str]:
-    """The stems of all words that say something, in the order of the text."""
-    return [stem(piece) for word in _WORD.findall(text) for piece in _pieces(word) if piece not in STOP_WORDS]
-
-
-@cache
 def _pieces(word: str) -> tuple[str, ...]:
     """A word, and where it is made of several the parts of it: of `OrderedDict` "ordered", "dict" and "dictionary"."""
     parts = [part.lower() for part in _PIECE.findall(word)]
@@ -82,14 +104,6 @@ def _pieces(word: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([word.lower(), *parts, *spelled]))
 
 
-def query_terms(query: str) -> list[str]:
-    """The terms of a query, each once, and neighbours joined: "parse dates" also looks for `parsedate`."""
-    words = [word.lower() for word in _WORD.findall(query) if word.lower() not in STOP_WORDS]
-    joined = [left + right for left, right in pairwise(words)]
-    return list(dict.fromkeys(stem(word) for word in [*words, *joined]))
-
-
-@cache
 def stem(word: str) -> str:
     """A word without the commonest English endings: "parses", "parsed", "parsing" and "parse" are all "pars"."""
     if word in STOP_WORDS or word.endswith("ss"):
