@@ -106,8 +106,9 @@ class LocalContract(Placed):
         try:
             backend = LocalBackend(engine=engine, max_workers=2, map_strategy=request.param)
         except IncompatibleEngineError as error:
-            assert "schedules nodes and items itself" in str(error)
-            pytest.skip("this engine schedules nodes and items itself")
+            if "schedules nodes and items itself" in str(error):
+                pytest.skip("this engine schedules nodes and items itself")
+            raise
         with backend:
             yield backend
 
