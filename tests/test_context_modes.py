@@ -12,6 +12,7 @@ import pytest
 
 from hypernodes import LocalBackend, MemoryCache, Pipeline, node
 from hypernodes.testing import EventLog, SubprocessBackend
+from hypernodes.testing._batch_contract import BatchContract
 from hypernodes.testing._context_contract import ContextContract
 from hypernodes.testing._promises import check_random_cases
 
@@ -33,13 +34,13 @@ def on_threads(request: pytest.FixtureRequest) -> Iterator[LocalBackend]:
         yield backend
 
 
-class TestPairOfModes(ContextContract):
+class TestPairOfModes(ContextContract, BatchContract):
     @pytest.fixture
     def backend(self, in_modes: LocalBackend) -> LocalBackend:
         return in_modes
 
 
-class TestPairOfModesOnThreads(ContextContract):
+class TestPairOfModesOnThreads(ContextContract, BatchContract):
     @pytest.fixture
     def backend(self, on_threads: LocalBackend) -> LocalBackend:
         return on_threads

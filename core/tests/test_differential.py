@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -65,6 +65,7 @@ def test_planted_bug_in_events_or_with_a_cache_is_caught(engine: Engine, what: s
 
 
 MODES = ("sequential", "async", "parallel")
+STRATEGIES = ("item", "stage", "stream")
 
 
 @pytest.mark.slow
@@ -86,6 +87,25 @@ def test_events_of_the_async_engine_agree() -> None:
 @pytest.mark.parametrize("engine", ["sequential", "async"])
 def test_an_empty_cache_a_full_one_and_none_agree(engine: str) -> None:
     check_random_cases(300, LocalBackend(engine=engine), "check_cached", any_order=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("engine", ["sequential", "async", "threaded", "multiprocess"])
+def test_every_map_strategy_agrees(engine: str, strategy: str) -> None:
+    if engine in ("threaded", "multiprocess"):
+        pytest.importorskip(f"hypernodes_local_{engine}")
+    with LocalBackend(engine=engine, map_strategy=strategy, max_workers=2) as backend:
+        check_random_cases(120, backend, any_order=True)
+        check_random_cases(40, backend, "check_events")
+        check_random_cases(40, backend, "check_cached", any_order=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limits", [{"calls": 1, "slots": 1}, {"calls": "1000/second", "slots": 3}])
+def test_limits_of_a_backend_change_nothing(limits: dict[str, Any]) -> None:
+    backend = LocalBackend(engine="async", limits=limits, resources={"cpus": 1, "memory": "4MB"})
+    check_random_cases(150, backend, any_order=True)
 
 
 @pytest.mark.slow

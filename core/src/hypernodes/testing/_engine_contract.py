@@ -54,10 +54,10 @@ class EngineContract(ContextContract, BatchContract, ResourceContract, LimitCont
 
     `can_kill_workers` says that nodes run in processes of their own, so that one may die, `closes_in_workers` that
     those end in order when the backend is closed. `draw_ahead` is the most items that a stream may have drawn beyond
-    those it has given back, `draw_ahead_of_megabytes` the same where every item holds a megabyte.
+    those it has given back, `draw_ahead_of_megabytes` the same where every item holds a megabyte. An engine that takes
+    no modes schedules nodes and items itself: what is promised of map strategies is not asked of it.
     """
 
-    draw_ahead: ClassVar[int] = 20_000
     draw_ahead_of_megabytes: ClassVar[int] = 500
 
     @pytest.fixture
