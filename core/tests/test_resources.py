@@ -824,8 +824,9 @@ def test_a_resource_that_two_pipelines_list_is_built_once(diary: Diary) -> None:
 
 
 def test_a_name_that_nobody_provides_is_a_missing_input() -> None:
-    with pytest.raises(MissingInputError, match="'model'"):
-        Pipeline([use]).run(x=1)
+    with pytest.raises(MissingInputError, match="'model'") as caught:
+        Pipeline([use, node(lambda x: x, output_name="z", limit="api")], limits={"api": 1}).run(x=1)
+    assert str(caught.value).endswith("given: 'x'")  # and nothing of what travels unseen
 
 
 def test_a_resource_cannot_be_asked_for_as_an_output_or_mapped_over(diary: Diary) -> None:

@@ -447,7 +447,7 @@ class _Compiler:
                 kept.append(mapped_step)
                 timed.note(mapped_step)
         if missing:
-            raise missing_inputs(pipeline, missing[::-1], given)
+            raise missing_inputs(pipeline, missing[::-1], [name for name in given if name not in HIDDEN])
         return tuple(kept[::-1])
 
     def _map_step(self, step: _Mapped, outputs: tuple[str, ...]) -> MapStep:
