@@ -9,7 +9,7 @@ from _measure import Table, compare
 from hypernodes import Pipeline, node
 
 SIZE = 64
-ITEMS = [{"text": f"  Some   words of item {at}, " + "and a few  more words " * 4} for at in range(10_000)]
+ITEMS = [{"text": f"  Some   words of item {at}, " + "and a few  more words " * 5} for at in range(10_000)]
 
 
 @node(output_name="cleaned")
@@ -19,7 +19,7 @@ def clean(text: str) -> str:
 
 @node(output_name="vector", batch_size=SIZE)
 def embed(cleaned: list[str]) -> list[tuple[int, ...]]:
-    return [tuple(map(ord, text[:24])) for text in cleaned]
+    return [tuple(map(ord, text[:40])) for text in cleaned]
 
 
 @node(output_name="score")

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -665,6 +666,28 @@ def test_a_failed_row_brings_what_was_made_before_it() -> None:
 def test_a_step_by_itself_is_a_batch_of_one() -> None:
     (step,) = stage_of(Pipeline([measure]), ("cleaned",)).steps
     assert run_step(step, {"cleaned": "abc"}) == (3,)  # type: ignore[arg-type]
+
+
+def test_what_nobody_needs_any_more_is_let_go() -> None:
+    class Heavy:
+        pass
+
+    made: list[weakref.ref[Heavy]] = []
+
+    def build(x):
+        heavy = Heavy()
+        made.append(weakref.ref(heavy))
+        return heavy
+
+    def weigh(build):
+        return [1 for _ in build]
+
+    def after(weigh):
+        return [sum(one() is not None for one in made) for _ in weigh]
+
+    pipeline = Pipeline([node(build), node(weigh, batch_size=4), node(after, batch_size=8)])
+    found = pipeline.map([{"x": at} for at in range(8)], output_name="after")
+    assert found == [0] * 8 and len(made) == 8
 
 
 # --- whatever the batches, the same

@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,15 @@ from hypernodes import (
     NodeDefinitionError,
     Pipeline,
     PipelineTimeoutError,
+    Resource,
     node,
+    resource,
 )
 from hypernodes._compile import compile_plan
 from hypernodes._executor import ExecutorEngine
 from hypernodes._machine import machine
 from hypernodes._nest import NestedPipeline
-from hypernodes._node import Node
+from hypernodes._node import _OPTIONS, Node
 from hypernodes._plan import leaves
 from hypernodes._quota import quotas_of
 from hypernodes._threads import ThreadPool
@@ -52,6 +54,7 @@ def _clean(no_leaks: LeakWatch) -> None:
 
 class Threads(ExecutorEngine):
     name = "threads"
+    most_in_chunk = 1  # quick calls would go to one thread together, and these wait for each other
 
     def make_executor(self, workers: int) -> Executor:
         return ThreadPool(workers)
@@ -447,6 +450,26 @@ def test_closed_iterator_leaves_nobody_waiting() -> None:
     results.close()
 
 
+def test_resource_of_a_call_that_waits_at_a_gate_is_closed_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hypernodes._keep.GRACE", 600.0)  # seconds; no test takes so long
+    closed: list[str] = []
+
+    @resource
+    def client() -> Iterator[str]:
+        yield "client"
+        closed.append("client")
+
+    @node(limit="api")
+    def request(x: int, client: str) -> int:
+        return x
+
+    pipeline = Pipeline([client, request], limits={"api": "1/day"}, backend=threads(2))
+    results = pipeline.map_iter([{"x": x} for x in range(8)], output_name="request", ordered=False)
+    assert next(results) in range(8)
+    results.close()
+    assert closed == ["client"]
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_the_waiting() -> None:
     script = textwrap.dedent(
@@ -465,9 +488,12 @@ def test_ctrl_c_ends_the_waiting() -> None:
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as program:
         assert program.stdout is not None
-        assert program.stdout.readline() == "in\n"
-        program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=PATIENCE)
+        try:
+            assert program.stdout.readline() == "in\n"
+            program.send_signal(signal.SIGINT)
+            _, errors = program.communicate(timeout=PATIENCE)
+        finally:
+            program.kill()
     assert "KeyboardInterrupt" in errors.splitlines()[-1]
 
 
@@ -629,20 +655,27 @@ def test_no_folder_is_made_where_everything_runs_in_this_process(monkeypatch: py
 
 
 def limited(pipeline: Pipeline, rng: random.Random) -> Pipeline:
-    """The same pipeline, its nodes with limits and demands, its levels with declarations."""
+    """The same pipeline, its nodes with more limits and demands, its levels with more declarations."""
     nodes: list[Any] = []
     for child in pipeline.graph.nodes:
         if isinstance(child, NestedPipeline):
             nodes.append(limited(child.pipeline, rng).as_node(**child.options))  # type: ignore[arg-type]
+        elif isinstance(child, Resource):
+            nodes.append(child)
         else:
             assert isinstance(child, Node)
-            limit = rng.choice([None, "api", ["api", "other"]])
-            resources = rng.choice([None, {"cpus": 1}, {"gpus": 0.5, "cpus": 0.5}])
-            nodes.append(
-                node(child.func, child.outputs if child.unpacks else child.outputs[0], limit=limit, resources=resources)
-            )
-    limits: Any = rng.choice([None, {"api": 1}, {"api": 2, "other": 1}, {"other": "1000000/second"}])
-    return Pipeline(nodes, name=pipeline.name, backend=pipeline.backend, limits=limits, check_types=False)
+            options = {option: getattr(child, option) for option in _OPTIONS[1:]}
+            options["limit"] += rng.choice([(), ("api",), ("api", "other")])
+            options["resources"] = rng.choice([child.resources, {"cpus": 1}, {"gpus": 0.5, "cpus": 0.5}])
+            nodes.append(node(child.func, child.outputs if child.unpacks else child.outputs[0], **options))
+    limits: Any = rng.choice([{}, {"api": 1}, {"api": 2, "other": 1}, {"other": "1000000/second"}])
+    return Pipeline(
+        nodes,
+        name=pipeline.name,
+        backend=pipeline.backend,
+        limits={**(pipeline.limits or {}), **limits},
+        check_types=False,
+    )
 
 
 LIMITS: dict[str, Any] = {"api": 2, "other": "1000000/second"}

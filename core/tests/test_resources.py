@@ -268,6 +268,19 @@ def test_what_overrides_a_resource_comes_single_to_a_batch_node(diary: Diary) ->
     assert diary.take() == []
 
 
+def test_a_batch_node_takes_something_else_than_resources(diary: Diary) -> None:
+    whole = node(lambda model: [model], output_name="y", batch_size=2, name="whole")
+    pipeline = Pipeline([diary.plain("model"), whole], name="main")
+    with pytest.raises(
+        GraphError, match="node 'main > whole' takes batches, but nothing comes to it as a list of items"
+    ):
+        pipeline.run()
+    assert pipeline.run(y=3) == {"y": 3}, "nobody minds where it does not run"
+    asks = Pipeline([diary.plain("model"), node(lambda x, model: x, output_name="y", batch_size=2, batch_over="x")])
+    with pytest.raises(MissingInputError, match="'x'"):
+        asks.run()
+
+
 # -- closed however the call ends
 
 
@@ -1072,13 +1085,15 @@ def test_a_far_place_builds_its_own_and_says_what_it_cannot_build(tmp_path: Any)
     assert "in broken" in "\n".join(caught.value.__notes__), "the traceback over there comes along"
 
 
-def test_batch_node_that_nobody_wants_asks_for_no_list() -> None:
-    @node(output_name="ranked", batch_size=4)
-    def rank(query: list[str], where: str) -> list[str]:
-        return query
-
-    where = resource(lambda: "here", name="where")
-    first = node(lambda text: len(text), output_name="size")
-    assert Pipeline([where, first, rank]).run(text="abc", output_name="size") == 3
-    with pytest.raises(MissingInputError, match="'query'"):
-        Pipeline([where, first, rank]).run(text="abc")
+def test_batch_node_to_which_only_resources_come_is_refused_where_it_runs() -> None:
+    embed = node(lambda model, text="": [model], output_name="embedded", batch_size=4, batch_over="model")
+    model = resource(lambda: 1, name="model")
+    pipeline = Pipeline(nodes=[embed, model, node(lambda x: -x, output_name="other")])
+    with pytest.raises(GraphError, match="nothing comes to it as a list of items: 'model' is given by a resource"):
+        pipeline.run(x=1)
+    # Nobody is told of a node that does not run.
+    assert pipeline.run(x=1, output_name="other") == -1
+    assert pipeline.run(x=1, embedded=[2]) == {"embedded": [2], "other": -1}
+    lists = node(lambda texts, model: [model for _ in texts], output_name="embedded", batch_size=4)
+    with pytest.raises(MissingInputError, match="'texts'"):
+        Pipeline(nodes=[lists, model]).run()

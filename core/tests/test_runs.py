@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hypernodes import Failure, LocalBackend, Pipeline, node
+from hypernodes._blueprint import blueprint_of
 from hypernodes._compile import compile_plan
 from hypernodes._drive import drive
 from hypernodes._engine import Feed
@@ -17,6 +18,7 @@ from hypernodes._ledger import Dispatch
 from hypernodes._line import Line
 from hypernodes._pace import Pace
 from hypernodes._runs import Run, RunQueue
+from hypernodes._schedule import Scheduler
 from hypernodes._supply import ReadyColumns, ReadyRows
 from hypernodes._table import Table
 from hypernodes._task import Reply, Stage, Task, run_rows
@@ -252,3 +254,32 @@ def test_stop_takes_back_the_newest_first() -> None:
     feed.stop(batch.first)
     assert list(batches) == []
     assert wire.cancelled == [3, 2, 1]
+
+
+class AtOnce(Wire):
+    """An executor that has run a chunk before it says that it took it."""
+
+    def __init__(self) -> None:
+        super().__init__(Failure(("main",), (None,), "ValueError", "", ValueError(), ""))
+
+    def send(self, dispatch: Dispatch) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(run_rows(dispatch.stage, dispatch.rows))
+        return future
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("fine", [False, True])
+def test_what_an_early_reply_makes_ready_goes_out_at_once(fine: bool) -> None:
+    stage = stage_of(
+        around, node(lambda low: low * 2, output_name="left"), node(lambda high: -high, output_name="right")
+    )
+    blueprint = blueprint_of(stage, fine=fine, fans=False)
+    assert (blueprint.single is None) is fine
+    scheduler: Any = (
+        line_of(stage) if blueprint.single is not None else Scheduler(blueprint, workers=2, pace=lambda: Pace(0.01, 8))
+    )
+    feed = Feed((at, 1) for at in range(20))
+    found = [outcome for batch in drive(scheduler, feed, AtOnce(), in_flight=4) for outcome in batch.outcomes()]
+    assert sorted(outcome.index for outcome in found) == list(range(20))
+    assert all(outcome.failure is None for outcome in found)

@@ -12,7 +12,7 @@ import inspect
 import itertools
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -20,6 +20,7 @@ import pytest
 from hypernodes import Pipeline
 from hypernodes._blueprint import Blueprint, cut
 from hypernodes._compile import compile_plan
+from hypernodes._engine import Feed
 from hypernodes._errors import GraphError, UnsendableError, WorkerLostError
 from hypernodes._executor import blueprint_of
 from hypernodes._failure import Failure
@@ -31,7 +32,8 @@ from hypernodes._pace import Pace
 from hypernodes._plan import MapStep, Plan, Step
 from hypernodes._program import columns_of, map_rows, with_index
 from hypernodes._runs import Run
-from hypernodes._schedule import Scheduler, common_path
+from hypernodes._schedule import Scheduler, Supply, common_path
+from hypernodes._strategy import stands_apart
 from hypernodes._table import Table
 from hypernodes._task import Reply, Stage, Task
 
@@ -182,6 +184,8 @@ class Shape:
 
     def __init__(self, kind: str, number: int) -> None:
         pick = random.Random(f"{kind} {number}")
+        self.batched = kind.startswith("batched ")
+        kind = kind.removeprefix("batched ")
         depth = {"flat": 0, "batches": 0, "single": 0, "units": 0, "fans": 1, "nested fans": 3}[kind]
         self.serial = 0
         depths = {"x": 0, "xs": 1} if depth else {"x": 0, "y": 0}
@@ -197,7 +201,10 @@ class Shape:
             keys = [pick.randrange(3) for _ in range(64)]
             self.blueprint = self._with_borders(self.plan, keys)
         else:
-            self.blueprint = blueprint_of(stage, fine=pick.random() < 0.5, fans=True)
+            self.blueprint = blueprint_of(stage, fine=pick.random() < 0.5, fans=True, apart=self.batched)
+        if self.batched:
+            for unit in stages_in(self.blueprint):
+                unit.at_most = pick.choice((None, None, 1, 2))
 
     def _with_borders(self, plan: Plan, keys: list[int]) -> Blueprint:
         return cut(
@@ -209,6 +216,7 @@ class Shape:
             is_fan=lambda _: True,
             key_of=lambda step: keys[len(step.path) * 7 + step.writes[0] & 63],
             inner_of=lambda step: self._with_borders(step.inner, keys),
+            is_apart=stands_apart if keys[0] and self.batched else None,
         )
 
     def _draw(
@@ -245,7 +253,8 @@ class Shape:
                 self.serial += 1
                 kinds = [pick.choice("vvl") for _ in range(pick.choice((1, 1, 2)))]
                 new = {f"{kind}{self.serial}_{k}": int(kind == "l") for k, kind in enumerate(kinds)}
-                nodes.append(self._node(read, tuple(new)))
+                size = pick.choice((None, 1, 2, 3, 5)) if self.batched else None
+                nodes.append(self._node(read, tuple(new), size))
             unread = [one for one in unread if one not in read]
             known |= new
             outputs |= new
@@ -255,7 +264,7 @@ class Shape:
             outputs[f"v{self.serial}_0"] = 0
         return Pipeline(nodes, name=name, check_types=False), outputs
 
-    def _node(self, read: list[str], outputs: tuple[str, ...]) -> Node[..., Any]:
+    def _node(self, read: list[str], outputs: tuple[str, ...], size: int | None = None) -> Node[..., Any]:
         def function(**_: Any) -> Any:
             raise AssertionError("the simulator plays the workers")
 
@@ -263,7 +272,7 @@ class Shape:
         signature = inspect.Signature([parameter(name, parameter.POSITIONAL_OR_KEYWORD) for name in read])
         function.__signature__ = signature  # type: ignore[attr-defined]
         # The count of retries is the node's number: all that the world needs to tell it from others.
-        return Node(function, outputs, name=f"n{self.serial}", retries=self.serial)
+        return Node(function, outputs, name=f"n{self.serial}", retries=self.serial, batch_size=size)
 
     def row(self, pick: random.Random, sendable: bool) -> tuple[Any, ...]:
         values: list[Any] = []
@@ -273,6 +282,16 @@ class Shape:
             else:
                 values.append(UNSENDABLE if not sendable and pick.random() < 0.2 else pick.randrange(9999))
         return tuple(values)
+
+
+def stages_in(blueprint: Blueprint) -> Iterator[Stage]:
+    """The stages of all units, also of those in fans."""
+    for unit in blueprint.units:
+        if unit.stage is not None:
+            yield unit.stage
+        else:
+            assert unit.inner is not None
+            yield from stages_in(unit.inner)
 
 
 SHAPES = 150
@@ -313,8 +332,9 @@ class Simulation:
             pace=lambda: Pace(0.01, most),
             width=self.width,
             place="there",
+            **({"staged": chance() < 0.3} if self.shape.batched else {}),
         )
-        count = pick.randint(0, 12 if whole else 5)
+        count = pick.randint(0, 12 if whole or kind == "batched units" else 5)
         sendable = chance() < 0.8
         self.rows = [self.shape.row(pick, sendable) for _ in range(count)]
         self.admitted = 0
@@ -325,6 +345,7 @@ class Simulation:
         self.mischief = pick.choice((0, 4, 20))
         self.deaths: dict[int, int] = {}
         self.stops = chance() < 0.15
+        self.mischief_done = bool(self.mischief or self.world.killing or not sendable)  # then chunks are divided
 
     def run(self) -> None:
         pick, scheduler = self.pick, self.scheduler
@@ -355,7 +376,7 @@ class Simulation:
 
     def nudge(self) -> bool:
         """Nothing is out: something must be takeable, or rows welcome, unless all is over."""
-        if self.take():
+        if self.take(waits=True):
             return True
         self.collect()
         if self.stopped is None and self.admitted < len(self.rows):
@@ -374,14 +395,20 @@ class Simulation:
         first = self.admitted
         self.admitted += count
         if self.line is None:
+            self.scheduler._supply = Supply.HELD
             self.scheduler.admit([Task(at, self.rows[at]) for at in range(first, first + count)])
         else:
             self.scheduler.admit(Run(first, Table.of(self.rows[first : first + count])))
             self.scheduler.ledger.to_come = self.pick.choice((None, len(self.rows) - self.admitted))
         return True
 
-    def take(self) -> bool:
+    def take(self, *, waits: bool = False) -> bool:
+        """Take a chunk; the driver `waits` for something to happen if there is none."""
         ledger = self.scheduler.ledger
+        if self.line is None:
+            more = [Supply.DRY, Supply.HELD] if waits else [Supply.DRY, Supply.HELD, Supply.OFFERED]
+            over = self.stopped is not None or self.admitted == len(self.rows)
+            self.scheduler._supply = Supply.OVER if over else self.pick.choice(more)
         queued = ledger.queued(self.line) if self.line is not None else 0
         others = ledger.waiting - queued
         dispatch = self.scheduler.take()
@@ -395,8 +422,25 @@ class Simulation:
             late = [task.index for task in dispatch.tasks if task.index > self.stopped]
             if late:
                 raise Violation(f"rows {late} went out after a stop at {self.stopped}")
+        if self.line is None:
+            self.check_unit(dispatch)
         self.out[dispatch.id] = dispatch
         return True
+
+    def check_unit(self, dispatch: Dispatch) -> None:
+        """The chunk has whole batches or a part of one, is one of few, and nothing before it has work if `staged`."""
+        ledger, stage = self.scheduler.ledger, dispatch.stage
+        size, batch = len(dispatch.tasks), stage.batch
+        if batch and size > batch and size % batch and not self.mischief_done:
+            raise Violation(f"a chunk of {size} rows for batches of {batch}")
+        others = [other for other in self.out.values() if other.stage is stage]
+        if stage.at_most is not None and len(others) >= stage.at_most:
+            raise Violation(f"{len(others) + 1} chunks of a stage are out, {stage.at_most} allowed")
+        if ledger.staged and not self.mischief_done:
+            queued = [one for one, queue in ledger._queues.values() if queue]
+            stages = [*(other.stage for other in self.out.values()), *queued, *(one for one, _ in ledger._split)]
+            if any(ledger.rank(one) < ledger.rank(stage) for one in stages):
+                raise Violation("a later unit began while an earlier one had work")
 
     @staticmethod
     def check_batches(batch: int, size: int, queued: int) -> None:
@@ -514,7 +558,7 @@ class Simulation:
             raise Violation(f"row {outcome.index} failed with {found}, not {shown(expected)}")
 
     def check_width(self) -> None:
-        """At most `width` rows of any one map have chunks out."""
+        """At most `width` rows of any one map have chunks out; just one, but for the rows of one batch, in turns."""
         scheduler = self.scheduler
         if scheduler.open > (scheduler.width or 0):
             raise Violation(f"{scheduler.open} rows under way, {scheduler.width} allowed")
@@ -528,7 +572,8 @@ class Simulation:
                 while fan is not None:
                     rows.setdefault(id(fan), set()).add(index)
                     fan, index = (fan.frame.fan, fan.frame.index) if fan.frame is not None else (None, None)
-        if any(len(indices) > (scheduler.width or 0) for indices in rows.values()):
+        most = 1 if scheduler.turns and len(self.out) > 1 else scheduler.width or 0
+        if any(len(indices) > most for indices in rows.values()):
             raise Violation("more rows of one map are out than its width")
 
     def finish(self) -> None:
@@ -577,10 +622,40 @@ def simulate(kind: str, schedules: int, bug: type = NoBug) -> None:
         ("units", 18_000),
         ("fans", 5_000),
         ("nested fans", 1_000),
+        ("batched units", 8_000),
+        ("batched fans", 3_000),
+        ("batched nested fans", 1_000),
     ],
 )
 def test_every_row_has_the_outcome_of_running_one_step_after_another(kind: str, schedules: int) -> None:
     simulate(kind, schedules * FACTOR)
+
+
+@pytest.mark.parametrize("kind", ["batched units", "batched fans", "batched nested fans"])
+def test_only_the_last_batch_of_a_node_is_not_full(kind: str) -> None:
+    """Where all goes well, in whatever order chunks come back: also inner items of many outer items share batches."""
+    for seed in range(400):
+        pick, shape = random.Random(seed), shape_of(kind, seed % SHAPES)
+        rows = [shape.row(pick, True) for _ in range(pick.randint(1, 40))]
+        world, workers = World(seed, raising=0, killing=0), pick.randint(1, 4)
+        scheduler = Scheduler(shape.blueprint, workers=workers, pace=lambda: Pace(0.01, 1), place="there")
+        feed, out, batches, done = Feed(rows), dict[int, Dispatch](), dict[Stage, list[int]](), 0
+        while done < len(rows):
+            while len(out) < 2 * workers:
+                scheduler.draw(feed, min(scheduler.room(), scheduler.ahead()))
+                dispatch = scheduler.take()
+                if dispatch is None:
+                    break
+                out[dispatch.id] = dispatch
+                batches.setdefault(dispatch.stage, []).append(len(dispatch.tasks))
+            if out:
+                landing = out.pop(pick.choice(list(out)))
+                made = [world.attempt(landing.stage, task.values) for task in landing.tasks]
+                scheduler.done(landing.id, Reply(list(made), {}))
+            done += len(scheduler.batches())
+        for stage, sizes in batches.items():
+            if stage.batch:
+                assert len(sizes) == -(-sum(sizes) // stage.batch), f"{stage} had batches of {sizes}, seed {seed}"
 
 
 # planted bugs, mixed into whichever scheduler they are tried on
@@ -669,6 +744,42 @@ class Stalls(Bug):
         return None if self.ledger.waiting > 2 and not self.ledger.out else super().take()
 
 
+class IgnoresWhatMayBeOut(Bug):
+    def take(self) -> Dispatch | None:
+        self.ledger._is_free = lambda stage: True
+        return super().take()
+
+
+class IgnoresTheOrderOfStages(Bug):
+    def take(self) -> Dispatch | None:
+        self.ledger._lowest = lambda: 99
+        return super().take()
+
+
+class IgnoresTurns(Bug):
+    def take(self) -> Dispatch | None:
+        self.ledger.fits = None
+        return super().take()
+
+
+class MakesOddBatches(Bug):
+    def take(self) -> Dispatch | None:
+        self.ledger._draw = self._odd
+        return super().take()
+
+    def _odd(self, stage: Stage, queue: Any) -> Any:
+        tasks = queue.draw(min(len(queue), stage.batch + 1))
+        self.ledger.waiting -= len(tasks)
+        return self._living(tasks)
+
+
+class WaitsForFullBatches(Bug):
+    def take(self) -> Dispatch | None:
+        self.ledger.fills = lambda stage: True
+        self.ledger.close_batch = lambda: None
+        return super().take()
+
+
 class CutsBatches(Bug):
     def take(self) -> Dispatch | None:
         stage = self.stage
@@ -715,6 +826,13 @@ def coarse_groups(steps: Sequence[Any], key_of: Callable[[Any], Any]) -> list[li
         ("fans", Stalls),
         ("single", DeliversTwice),
         ("batches", CutsBatches),
+        ("batched units", IgnoresWhatMayBeOut),
+        ("batched units", IgnoresTheOrderOfStages),
+        ("batched units", IgnoresTurns),
+        ("batched fans", IgnoresTurns),
+        ("batched units", MakesOddBatches),
+        ("batched units", WaitsForFullBatches),
+        ("batched fans", WaitsForFullBatches),
         ("batches", Stalls),
     ],
 )

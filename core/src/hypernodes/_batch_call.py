@@ -20,7 +20,6 @@ from hypernodes._errors import (
 )
 from hypernodes._layout import Batched
 from hypernodes._node import Node
-from hypernodes._plan import Step
 from hypernodes._program import begin_in_function
 from hypernodes._record import RecordedBatch, is_stopped
 
@@ -44,7 +43,8 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
 def batches(count: int, size: int, shared: Sequence[Sequence[Any]]) -> Iterator[range]:
     """The rows of each batch: as many as fit, with the same value in each of the shared columns."""
     start = 0
-    for edge in (*sorted({at for column in shared for at in _changes(column)}), count):
+    edges = sorted({at for column in shared for at in _changes(column)}) if shared else ()
+    for edge in (*edges, count):
         for at in range(start, edge, size):
             yield range(at, min(at + size, edge))
         start = edge
@@ -73,21 +73,21 @@ async def call_batch(
 ) -> None:
     """Call the node for a batch, and again for its halves where it raised; each row ends in `made` or in `failed`."""
     step, node = part.step, part.step.node
-    spans = None if step.span is None else columns[step.span][rows.start : rows.stop]
-    recorded = None if spans is None else RecordedBatch(step.path, spans)
+    span, clock = part.span, part.clock
+    recorded = None if span is None else RecordedBatch(step.path, columns[span][rows.start : rows.stop])
     own: dict[int, BaseException] = {}
     deadlines: dict[int, Deadline] = {}
-    if step.clock is not None:
-        now, times = time.time(), columns[step.clock]
+    if clock is not None:
+        now, times = time.time(), columns[clock]
         deadlines = {at: times[at].at(now) for at in rows}
-    todo: list[Sequence[int]] = [rows if step.clock is None else _in_time(node, deadlines, own)]
+    todo: list[Sequence[int]] = [rows if clock is None else _in_time(node, deadlines, own)]
     while todo:
         batch = todo.pop()
         if not batch:
             continue
         called = False
         try:
-            value = part.call(*_hidden(step, columns, batch, deadlines), **_arguments(step, columns, batch))
+            value = part.call(*_hidden(part, columns, batch, deadlines), **_arguments(part, columns, batch))
             if node.is_async:
                 value = await value
             called = True
@@ -142,13 +142,13 @@ def _in_time(node: Node[..., Any], deadlines: Mapping[int, Deadline], failed: di
     return found
 
 
-def _hidden(step: Step, columns: Columns, batch: Sequence[int], deadlines: Mapping[int, Deadline]) -> list[Any]:
+def _hidden(part: Batched, columns: Columns, batch: Sequence[int], deadlines: Mapping[int, Deadline]) -> list[Any]:
     """The deadline that comes first, and the scope, which is the same for all rows of a call."""
     hidden: list[Any] = []
-    if step.clock is not None:
+    if part.clock is not None:
         hidden.append(min([deadlines[at] for at in batch], key=_when))
-    if step.scope is not None:
-        hidden.append(columns[step.scope][batch[0]])
+    if part.scope is not None:
+        hidden.append(columns[part.scope][batch[0]])
     return hidden
 
 
@@ -156,16 +156,13 @@ def _when(deadline: Deadline) -> float:
     return deadline.at
 
 
-def _arguments(step: Step, columns: Columns, batch: Sequence[int]) -> dict[str, Any]:
+def _arguments(part: Batched, columns: Columns, batch: Sequence[int]) -> dict[str, Any]:
     """A fresh list for each parameter that takes one, and the value that all rows of the batch have for the others."""
-    assert step.lists is not None
-    arguments: dict[str, Any] = {}
-    for name, slot in step.inputs:
-        column = columns[slot]
-        if name not in step.lists:
-            arguments[name] = column[batch[0]]
-        elif isinstance(batch, range):
-            arguments[name] = column[batch.start : batch.stop]
-        else:
-            arguments[name] = [column[at] for at in batch]
+    if isinstance(batch, range):
+        start, stop = batch.start, batch.stop
+        arguments: dict[str, Any] = {name: columns[slot][start:stop] for name, slot in part.lists}
+    else:
+        arguments = {name: [columns[slot][at] for at in batch] for name, slot in part.lists}
+    for name, slot in part.singles:
+        arguments[name] = columns[slot][batch[0]]
     return arguments

@@ -35,7 +35,7 @@ class Fault(NamedTuple):
 class Block(NamedTuple):
     """What came of the rows of a block: which of them came through, their outputs in columns, and the others."""
 
-    rows: list[int]
+    rows: Sequence[int]
     columns: list[list[Any]]
     faults: dict[int, Fault]
 
@@ -46,11 +46,12 @@ class _Open:
     def __init__(self, layout: Layout, columns: Sequence[list[Any]], count: int, salvages: bool) -> None:
         self.layout, self.count = layout, count
         self.columns = dict(zip(layout.inputs, columns, strict=True))
-        for slot in layout.clocks.intersection(layout.inputs):
-            self.columns[slot] = own_times(self.columns[slot])
-        self.rows = list(range(count))
+        if layout.clocks:
+            for slot in layout.clocks.intersection(layout.inputs):
+                self.columns[slot] = own_times(self.columns[slot])
+        self.rows: Sequence[int] = range(count)
         self.faults: dict[int, Fault] = {}
-        self.salvaged = set(layout.outputs).difference(layout.inputs) if salvages else set()
+        self.salvaged: set[int] = set(layout.outputs).difference(layout.inputs) if salvages else set()
 
     def column(self, slots: Sequence[int]) -> list[list[Any]]:
         return [self.columns[slot] for slot in slots]
@@ -94,8 +95,9 @@ async def run_block(layout: Layout, columns: Sequence[list[Any]], count: int, *,
             await _fan(part, block)
         for slot in ended:
             del block.columns[slot]
-    for slot in layout.clocks.intersection(layout.outputs):
-        block.columns[slot] = moments(block.columns[slot])
+    if layout.clocks:
+        for slot in layout.clocks.intersection(layout.outputs):
+            block.columns[slot] = moments(block.columns[slot])
     return Block(block.rows, block.column(layout.outputs), block.faults)
 
 
@@ -129,7 +131,8 @@ async def _loop(part: Loop, block: _Open) -> None:
             before = {slot for step in program.steps[: located.step] for slot in step.writes} & block.salvaged
             own = {slot: value for slot, value in found.items() if slot in before}
             faults[len(made[0]) + len(faults)] = Fault(_shifted(located, part.first), own)
-    block.drop(faults)
+    if faults:
+        block.drop(faults)
     block.columns.update(zip(part.writes, made, strict=True))
 
 
@@ -140,13 +143,13 @@ def _shifted(located: Located, first: int) -> Located:
 async def _batched(part: Batched, block: _Open) -> None:
     step = part.step
     batching = step.node.batching
-    assert batching is not None and step.lists is not None
-    shared = [block.columns[slot] for name, slot in step.inputs if name not in step.lists]
+    assert batching is not None
+    shared = [block.columns[slot] for _, slot in part.singles]
     made: list[list[Any]] = [[] for _ in step.writes]
     failed: dict[int, BaseException] = {}
     clocks = [block.columns[slot] for slot in block.layout.clocks if slot in block.columns]
     for rows in batches(block.count, batching.size, shared):
-        started = time.time()
+        started = time.time() if clocks else 0.0
         if block.layout.in_thread is not None and not step.node.is_async:
             await block.layout.in_thread(call_batch_plainly, part, block.columns, rows, made, failed)
         else:

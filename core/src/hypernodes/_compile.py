@@ -311,14 +311,14 @@ class _Compiler:
         if node.batching is not None:
             items = [(name, at) for name, at in found if name not in frame.provided]
             lists = node.batching.over([name for name, _ in items], {name for name, at in items if at in alike})
-            # Where an input is missing there are no lists either: that is told of the nodes that are needed.
-            whole = all(p.name in known for p in node.parameters if p.required)
-            if not lists and len(items) < len(wired) and whole:
+            known_all = all(p.name in known or not p.required for p in node.parameters)
+            if not lists and len(items) < len(wired) and known_all:
                 given = [name for name, at in wired if (name, at) not in items]
-                raise GraphError(
+                why = (
                     f"node '{' > '.join(path)}' takes batches, but nothing comes to it as a list of items: "
-                    f"{quoted(given)} is given by a resource"
+                    f"{quoted(given)} {'is' if len(given) == 1 else 'are'} given by a resource"
                 )
+                self.barred.setdefault(path, Barred(why))
         scoped = bool(needs or node.limit or node.resources)
         hidden = [SCOPE] * scoped + [CLOCK] * (CLOCK in known) + [SPAN] * (own.heard and SPAN in known)
         return Step(

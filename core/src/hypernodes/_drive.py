@@ -97,7 +97,7 @@ def drive(scheduler: Dispatcher, feed: Feed, port: Port, *, in_flight: int) -> I
     finished = sending = False
     stopped_after: int | None = None
     try:
-        while True:
+        while not feed.cancelled:
             again = False  # whether something happened since chunks were last asked for
             if feed.ended:
                 scheduler.draw(feed, 0)  # that nothing more will come, is news to it
@@ -122,8 +122,6 @@ def drive(scheduler: Dispatcher, feed: Feed, port: Port, *, in_flight: int) -> I
             while not arrivals.empty():
                 land(arrivals.get())
                 again = True
-            if feed.cancelled:
-                return
             batches = scheduler.batches()
             if batches:
                 yield from batches
@@ -136,17 +134,15 @@ def drive(scheduler: Dispatcher, feed: Feed, port: Port, *, in_flight: int) -> I
             if feed.ended and not flying and scheduler.idle:
                 break
             land(arrivals.get())
-            if feed.cancelled:
-                return
             while not arrivals.empty():
                 land(arrivals.get())
-        finished = True
+        finished = not feed.cancelled
     finally:
         if not finished:
             running = [future for future in reversed(flying.values()) if not future.cancel()]
             if sending or any(not future.done() for future in running):
                 port.abort()
-    if feed.error is not None:
+    if finished and feed.error is not None:
         raise feed.error
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._counts import Counts, Holdings
+from hypernodes._errors import HypernodesError
+from hypernodes._keep import Keep
 from hypernodes._scope import Scope, keep_of
 
 if TYPE_CHECKING:
@@ -52,16 +54,21 @@ def gated(gates: tuple[Gate, ...], node: str, call: Call, *, is_async: bool) -> 
 
 def room_of(scope: Scope) -> WaitingRoom:
     """Where calls of this run wait, in this process."""
-    rooms: _Rooms = keep_of(scope).once("waiting rooms", _Rooms, _Rooms.close)
+    keep = keep_of(scope)
+    held = keep.made.get(_Rooms)
+    rooms: _Rooms = keep.once(_Rooms, lambda: _Rooms(keep), _Rooms.close) if held is None else held.value
     return rooms.of(scope)
 
 
 class _Rooms:
     """The waiting rooms of runs, by run. A worker that outlives many runs lets go of those where nobody is."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Keep) -> None:
         self._rooms: dict[str, WaitingRoom] = {}
         self._lock = threading.Lock()
+        self._closed = False
+        # A call that waits may hold resources of a run that was stopped; closing these must not wait for its turn.
+        keep.before_end(self.close)
 
     def of(self, scope: Scope) -> WaitingRoom:
         found = self._rooms.get(scope.run)
@@ -74,11 +81,14 @@ class _Rooms:
                     # Not closed: a thread may have found one a moment ago. What it holds open goes with it.
                     for run in [run for run, room in self._rooms.items() if room.is_idle][:-MOST_IDLE]:
                         del self._rooms[run]
+                    if self._closed:
+                        raise HypernodesError("the call that this node ran for is over")
                     found = self._rooms[scope.run] = WaitingRoom(_holdings(scope.folder))
         return found
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             rooms = list(self._rooms.values())
             self._rooms.clear()
         for room in rooms:

@@ -41,6 +41,7 @@ class Keep:
         self._users: list[None] = []
         self._quiet = threading.Condition()
         self._closing = self._left = self._over = False
+        self._stops: list[Callable[[], object]] = []
 
     # -- making
 
@@ -109,8 +110,20 @@ class Keep:
 
     # -- closing
 
+    def before_end(self, stop: Callable[[], object]) -> None:
+        """Have `stop` called when closing begins, before users are waited for: it lets go of those who only wait."""
+        self._stops.append(stop)
+        if self._closing:
+            self._stop()
+
+    def _stop(self) -> None:
+        self._closing = True
+        while self._stops:
+            self._stops.pop()()
+
     def close(self) -> list[BaseException]:
         """Close everything, also where something raises; what was raised, here and where event loops ended before."""
+        self._stop()
         stopped = self._wait()
         return stopped if self.in_use else [*stopped, *self._close_all()]
 
@@ -119,7 +132,7 @@ class Keep:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        self._closing = True
+        self._stop()
         if self._users:
             await asyncio.to_thread(self._wait)
             if self.in_use:

@@ -11,8 +11,10 @@ from hypernodes._program import Program, compile_program, flowing_steps
 
 __all__ = ["Batched", "Fan", "Layout", "Loop", "Rows", "batch_of", "lay_out", "rows_of_block"]
 
-MOST_ROWS = 4096
-"""Rows of a block, but for one batch that is larger: what is between two steps of a block waits in memory."""
+MOST_ROWS = 512
+"""Rows of a block, but for one batch that is larger: what is between two steps of a block waits in memory. Over a loop
+written by hand in blocks of 64 it takes 1.16 with 64 rows, 1.08 with 512, and 1.13 with 1024, where the collector of
+cycles has more to look at."""
 
 FAST_SECONDS = 0.02
 SLOW_SECONDS = 0.1
@@ -29,11 +31,19 @@ class Loop(NamedTuple):
 
 
 class Batched(NamedTuple):
-    """The step of a batch node."""
+    """The step of a batch node, with what it reads: `lists` and `singles` are names with slots, the others slots.
+
+    They are taken apart here, once: for each batch that takes 2 us.
+    """
 
     step: Step
     at: int
     call: Callable[..., Any]
+    lists: tuple[tuple[str, int], ...]
+    singles: tuple[tuple[str, int], ...]
+    clock: int | None
+    scope: int | None
+    span: int | None
 
     @property
     def writes(self) -> tuple[int, ...]:
@@ -167,7 +177,17 @@ def _part(
     step = group[0]
     batch = batch_of([step], deep=True)
     if batch and isinstance(step, Step):
-        return Batched(step, at, guarded(step))
+        over = step.lists or ()
+        return Batched(
+            step,
+            at,
+            guarded(step),
+            tuple([read for read in step.inputs if read[0] in over]),
+            tuple([read for read in step.inputs if read[0] not in over]),
+            step.clock,
+            step.scope,
+            step.span,
+        )
     if batch and isinstance(step, MapStep):
         inner = step.inner
         slots = [slot for _, slot in inner.inputs], [slot for _, slot in inner.outputs]

@@ -196,10 +196,14 @@ def gathers_of(steps: Iterable[Step | MapStep]) -> dict[int, int]:
 
 
 def _at_most(steps: Sequence[Step | MapStep]) -> int | None:
-    """How many chunks of these steps its gates let run at once: told for single steps, as workers would only wait."""
-    if len(steps) != 1 or not isinstance(steps[0], Step):
+    """How many chunks of these steps its gates let run at once: told for single steps, as workers would only wait.
+
+    A step that pauses before it tries again holds nothing meanwhile, so more of its chunks may be out.
+    """
+    if len(steps) != 1 or not isinstance(steps[0], Step) or (steps[0].retry is not None and steps[0].retry.delay):
         return None
-    bounds = [max(1, int(gate.most // gate.takes)) for gate in steps[0].gates if gate.per is None]
+    # A hair more: ten tenths make a whole, whatever rounding says.
+    bounds = [max(1, int(gate.most / gate.takes + 1e-9)) for gate in steps[0].gates if gate.per is None]
     return min(bounds, default=None)
 
 

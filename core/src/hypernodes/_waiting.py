@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["WaitingRoom"]
 
 
+DEAF = 0.5
+"""Seconds that the main thread waits at a time. A signal that strikes just before a wait begins is heard only after it:
+CPython then starts to wait with the interrupt already noted."""
+
+
 class _Waiter:
     """A call that waits. `due` is when it will look again by itself; `granted` says that its gates are taken for it."""
 
@@ -68,9 +73,10 @@ class WaitingRoom:
         if self._passes(gates):
             return
         event = threading.Event()
+        longest = DEAF if threading.current_thread() is threading.main_thread() else math.inf
         with self._waiting(gates, event, None) as waiter:
             while (seconds := self._look(waiter)) is not None:
-                seconds = _within(seconds, waiter, node, deadline)
+                seconds = min(_within(seconds, waiter, node, deadline), longest)
                 event.wait(None if seconds == math.inf else seconds)
                 event.clear()
 
