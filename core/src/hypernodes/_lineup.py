@@ -36,6 +36,15 @@ class Lineup(Ledger):
     def rank(self, stage: Stage) -> int:
         return self.ranks.get(id(stage.steps[0]), 0)
 
+    def size(self, stage: Stage, queued: int) -> int:
+        """How many tasks the next chunk should have: a worker's share of what waits, as nobody knows what will follow.
+
+        Even the smallest items are shared out: they may be waiting for one another.
+        """
+        batch = stage.batch
+        size = min(self.pace_of(stage).size, -(-queued // self.workers))
+        return max(batch, size - size % batch) if batch else max(1, size)
+
     def tasks_out(self) -> Iterator[Task]:
         return itertools.chain.from_iterable(dispatch.tasks for dispatch in self._out.values())
 
