@@ -96,9 +96,9 @@ def test_every_map_strategy_agrees(engine: str, strategy: str) -> None:
     if engine in ("threaded", "multiprocess"):
         pytest.importorskip(f"hypernodes_local_{engine}")
     with LocalBackend(engine=engine, map_strategy=strategy, max_workers=2) as backend:
-        check_random_cases(120, backend, any_order=True)
-        check_random_cases(40, backend, "check_events")
-        check_random_cases(40, backend, "check_cached", any_order=True)
+        check_random_cases(80, backend, any_order=True)
+        check_random_cases(25, backend, "check_events")
+        check_random_cases(25, backend, "check_cached", any_order=True)
 
 
 @pytest.mark.slow
