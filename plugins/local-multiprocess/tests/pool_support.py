@@ -55,5 +55,26 @@ def value(future: Future[list[memoryview]], seconds: float = 20.0) -> Any:
     return pickle.loads(frames[0], buffers=frames[1:])
 
 
+def holders(mapping: str) -> list[int]:
+    """Living processes that still hold the segment which that line of a map of memory tells of."""
+    inode = mapping.split()[4]
+    assert "memfd:hypernodes" in mapping
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                lines = (entry / "maps").read_text().splitlines()
+                mapped = any("memfd:hypernodes" in line and line.split()[4] == inode for line in lines)
+                if mapped or any(os.stat(fd).st_ino == int(inode) for fd in _segments_open(entry)):
+                    found.append(int(entry.name))
+            except (OSError, ProcessLookupError):
+                continue  # it ended, or is another user's
+    return found
+
+
+def _segments_open(process: Path) -> list[Path]:
+    return [fd for fd in (process / "fd").iterdir() if "memfd:hypernodes" in os.readlink(fd)]
+
+
 def open_fds() -> int:
     return len(os.listdir("/proc/self/fd"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import atexit
 import collections
 import ctypes
+import gc
 import itertools
 import os
 import pickle
 import re
+import resource
 import signal
 import sys
 import tempfile
@@ -69,6 +71,83 @@ def keep_and_double(array: Any) -> Any:
 
 def kept_are_whole() -> bool:
     return all(bool((array == first).all()) for array, first in _kept)
+
+
+def keep(what: Any) -> None:
+    _kept.append((what, float(what[0])))
+
+
+def keep_slice(array: Any) -> None:
+    keep(array[1000:2000])
+
+
+def keep_in_a_cycle(array: Any) -> None:
+    gc.disable()
+    cycle: list[Any] = [array]
+    cycle.append(cycle)
+
+
+def collect() -> None:
+    gc.enable()
+    gc.collect()
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+def mapping(array: Any) -> str:
+    """The line of this process's map of memory in which the array lies."""
+    address = array.__array_interface__["data"][0]
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(end, 16) for end in line.split()[0].split("-"))
+        if first <= address < last:
+            return line
+    raise AssertionError(f"no mapping holds {address:x}")
+
+
+def segments() -> int:
+    """How many mappings of segments this process has."""
+    return Path("/proc/self/maps").read_text().count("memfd:hypernodes")
+
+
+def write_in_a_copy(array: Any) -> tuple[str, Any]:
+    """A forked copy writes into the array; what is seen of that here."""
+    child = os.fork()
+    if not child:
+        array[:] = -1
+        os._exit(0)
+    os.waitpid(child, 0)
+    return mapping(array), array
+
+
+def keep_in_a_copy(array: Any, go: str) -> int:
+    """A forked copy that looks at the array when the file is there: 0 is its exit code if nothing has changed."""
+    first = float(array[0])
+    child = os.fork()
+    if not child:
+        wait_for(go)
+        os._exit(0 if bool((array == first).all()) else 1)
+    array[:] = -2
+    return child
+
+
+def exit_code(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def look_for_ever(array: Any, path: str) -> None:
+    array[:] = -3
+    Path(path).with_suffix(".new").write_text(mapping(array))
+    Path(path).with_suffix(".new").rename(path)
+    sleep()
+
+
+def take_no_more_files() -> int:
+    """From now on this process can open no file."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+    return os.getpid()
 
 
 def sizes(*values: bytes) -> list[int]:

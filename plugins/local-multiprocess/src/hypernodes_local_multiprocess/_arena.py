@@ -1,7 +1,7 @@
 """Segments that are used again: their pages are there already, which is most of what a new segment costs.
 
-The sender copies frames into a slot, the receiver copies them out as soon as it takes the message in, and says so with
-its next message. Nothing that users hold ever lies in a slot. Descriptors travel once and are closed on both sides.
+The sender copies frames into a slot. The pool copies results out as soon as it takes a message in; a worker looks into
+the slot until it replies. Either says so with its next message. Descriptors travel once, and the sender closes its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Slot:
     address: int = 0
     size: int = 0
     ticket: int = 0
-    """The message that lies in it; 0 when the receiver has copied it out."""
+    """The message that lies in it; 0 when the receiver is through with it."""
 
 
 class Arena:
@@ -71,11 +71,16 @@ class Arena:
         self._slots[at] = _Slot(address, size, ticket)
         return Place(at + 1, fd, size)
 
-    def freed(self, ticket: int) -> None:
-        """The receiver has copied out what came with this message and those before it."""
-        for slot in self._slots:
+    def freed(self, ticket: int, given_up: int = 0) -> None:
+        """The receiver is through with what came with this message and those before it.
+
+        It still looks into the slots whose bits are set in `given_up`: they are never written to again.
+        """
+        for at, slot in enumerate(self._slots):
             if slot.ticket <= ticket:
                 slot.ticket = 0
+                if given_up >> at & 1:
+                    self._drop(at)
 
     def close(self) -> None:
         """Unmap everything; the receiver may still read what it has mapped."""
@@ -89,7 +94,7 @@ class Arena:
 
 
 class Slots:
-    """The receiver's side: what it has mapped of the sender's slots."""
+    """The pool's side of a worker's slots: what it has mapped of them, to copy it out."""
 
     def __init__(self) -> None:
         self._mapped: dict[int, tuple[int, int]] = {}

@@ -221,7 +221,7 @@ class Crew:
         if message.ticket == NO_TICKET and message.kind == _frames.ERROR:
             worker.last_words = str(message.frames[-1], "utf-8")
             return True
-        call = worker.answered(message.ticket)
+        call = worker.answered(message)
         if call is None:
             return False
         if message.lost is not None:

@@ -20,11 +20,25 @@ from typing import TYPE_CHECKING, NamedTuple
 from hypernodes_local_multiprocess import _segment
 from hypernodes_local_multiprocess._arena import Arena, Place, Slots
 from hypernodes_local_multiprocess._segment import Flat
+from hypernodes_local_multiprocess._views import Views
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
-__all__ = ["CALL", "ERROR", "LAST_RESULT", "READY", "RESULT", "Message", "Outbox", "Packet", "Reader", "encode", "flat"]
+__all__ = [
+    "CALL",
+    "ERROR",
+    "LAST_RESULT",
+    "READY",
+    "RESULT",
+    "Message",
+    "Outbox",
+    "Packet",
+    "Reader",
+    "encode",
+    "flat",
+    "telling",
+]
 
 READY, CALL, RESULT, LAST_RESULT, ERROR = range(1, 6)
 """Kinds of messages. `LAST_RESULT` is a result after which the worker leaves; `ERROR` has three text frames."""
@@ -32,8 +46,9 @@ READY, CALL, RESULT, LAST_RESULT, ERROR = range(1, 6)
 _BIG_FRAME = 64 * 1024
 _BIG_BODY = 256 * 1024
 _CHUNK = 64 * 1024
-# kind, slot, whether it is new, frames, ticket, ticket seen, bytes of the body, bytes of the segment
-_HEAD = struct.Struct("<BB?xIQQQQ")
+# kind, slot, whether it is new, slots given up, frames, ticket, ticket seen, bytes of the body, bytes of the segment
+_HEAD = struct.Struct("<BB?BIQQQQ")
+_GIVEN_UP_AT = 3
 _OWN = 0  # in place of a slot: the segment is the message's own
 _IN_SEGMENT = 1 << 63
 _BODY_ALIGNMENT = 16
@@ -64,6 +79,8 @@ class Message:
     lost: OSError | None = None
     seen: int = 0
     """The last ticket whose message the sender has taken in."""
+    given_up: int = 0
+    """The receiver's slots, as bits, that the sender still looks into and has no more use for."""
 
 
 def flat(frame: Buffer) -> Flat:
@@ -83,7 +100,7 @@ def encode(kind: int, ticket: int, frames: Sequence[Flat], arena: Arena | None =
         return Packet(
             b"".join(
                 [
-                    _HEAD.pack(kind, _OWN, False, len(sizes), ticket, seen, body, 0),
+                    _HEAD.pack(kind, _OWN, False, 0, len(sizes), ticket, seen, body, 0),
                     struct.pack(f"<{len(sizes)}Q", *sizes),
                     *padded,
                 ]
@@ -107,9 +124,18 @@ def encode(kind: int, ticket: int, frames: Sequence[Flat], arena: Arena | None =
         place = arena.put(ticket, big) if arena is not None else None
         if place is None:
             place = Place(_OWN, *_segment.create(big))
-        head = _HEAD.pack(kind, place.slot, place.fd is not None, len(sizes), ticket, seen, body, place.size)
+        head = _HEAD.pack(kind, place.slot, place.fd is not None, 0, len(sizes), ticket, seen, body, place.size)
         return Packet(b"".join([head, table, *parts]), () if place.fd is None else (place.fd,))
-    return Packet(b"".join([_HEAD.pack(kind, _OWN, False, len(sizes), ticket, seen, body, 0), table, *parts]))
+    return Packet(b"".join([_HEAD.pack(kind, _OWN, False, 0, len(sizes), ticket, seen, body, 0), table, *parts]))
+
+
+def telling(packet: Packet, given_up: int) -> Packet:
+    """The packet with these bits as `Message.given_up`; they are known later than all the rest."""
+    if not given_up:
+        return packet
+    data = bytearray(packet.data)
+    data[_GIVEN_UP_AT] = given_up
+    return Packet(bytes(data), packet.fds)
 
 
 class Outbox:
@@ -152,14 +178,17 @@ class Outbox:
 
 
 class Reader:
-    """Cuts what a socket brings into messages. Works for blocking and non-blocking sockets."""
+    """Cuts what a socket brings into messages. Works for blocking and non-blocking sockets.
 
-    def __init__(self, sock: socket.socket) -> None:
+    What lies in slots is copied out, or looked into where `slots` are `Views`.
+    """
+
+    def __init__(self, sock: socket.socket, slots: Slots | Views | None = None) -> None:
         self._sock = sock
         self._data = bytearray()
         # Descriptors arrive with or before the first byte of their message, and in order.
         self._fds: deque[int | None] = deque()
-        self._slots = Slots()
+        self._slots = Slots() if slots is None else slots
 
     def fill(self) -> bool:
         """Receive once: False at the end of the stream. Raises `BlockingIOError` when nothing is there yet."""
@@ -184,7 +213,7 @@ class Reader:
         data = self._data
         if len(data) < _HEAD.size:
             return None
-        kind, slot, new, count, ticket, seen, body_size, segment_size = _HEAD.unpack_from(data)
+        kind, slot, new, given_up, count, ticket, seen, body_size, segment_size = _HEAD.unpack_from(data)
         start = _HEAD.size + 8 * count
         end = start + body_size
         if len(data) < end:
@@ -196,8 +225,8 @@ class Reader:
             try:
                 segment = self._segment(slot, new, segment_size, table)
             except OSError as error:
-                return Message(kind, ticket, [], error, seen)
-        return Message(kind, ticket, _cut(table, body, segment), None, seen)
+                return Message(kind, ticket, [], error, seen, given_up)
+        return Message(kind, ticket, _cut(table, body, segment), None, seen, given_up)
 
     def close(self) -> None:
         """Let go of the sender's slots and of the descriptors of messages that never came in whole."""

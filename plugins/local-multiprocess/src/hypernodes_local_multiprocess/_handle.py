@@ -110,12 +110,13 @@ class WorkerHandle:
             messages.append(message)
         return messages, alive
 
-    def answered(self, ticket: int) -> Call | None:
+    def answered(self, message: Message) -> Call | None:
         """Take out the call that was answered; None when the worker has no such call."""
         self._robbed = False
-        self._seen = max(self._seen, ticket)
-        self._arena.freed(ticket)  # it takes messages in as they come, so that those before are taken in as well
-        return self.calls.pop(ticket, None)
+        self._seen = max(self._seen, message.ticket)
+        # It takes messages in as they come, so that it is through with those before as well.
+        self._arena.freed(message.ticket, message.given_up)
+        return self.calls.pop(message.ticket, None)
 
     def take_back(self) -> Call | None:
         """The oldest call that the worker has not begun, taken from it; None when it has begun all."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import sys
 import tempfile
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from pickle import PickleBuffer
+from typing import Any
 
 __all__ = [
     "ALIGNMENT",
@@ -22,9 +24,12 @@ __all__ = [
     "copy_in",
     "copy_out",
     "create",
+    "look",
+    "make_private",
     "map_privately",
     "map_shared",
     "unmap",
+    "unmap_after",
 ]
 
 Flat = bytes | memoryview
@@ -41,6 +46,9 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.restype = ctypes.c_int
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _MAP_FAILED = ctypes.c_void_p(-1).value
+# The module mmap does not name these two. The second, where there is one, makes no claim on memory beforehand.
+_MAP_FIXED = 0x10
+_MAP_NORESERVE = {"linux": 0x4000, "darwin": 0x40}.get(sys.platform, 0)
 _HUGE = 4 * 1024 * 1024  # bytes from which NumPy asks for huge pages as well
 _LARGEST_SPARE = 32 * 1024 * 1024
 _MOST_SPARES = 2  # private memory that a process keeps for the next frames: 64 MB, what one direction's slots may take
@@ -105,6 +113,33 @@ def unmap(address: int, size: int) -> None:
     _libc.munmap(address, size)
 
 
+def make_private(address: int, size: int, fd: int) -> None:
+    """Turn a mapping made by `map_shared` of `fd` into one whose writes nobody else sees, in place and without copying.
+
+    The segment must not be written to any more. Raises `OSError`.
+    """
+    flags = mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE
+    if _libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, fd, 0) == _MAP_FAILED:
+        raise OSError(ctypes.get_errno(), "a shared segment cannot be made private")
+
+
+def look(address: int, size: int) -> tuple[memoryview, weakref.finalize[Any, Any]]:
+    """A writable view of the bytes there, and what is alive as long as anything looks into them through it."""
+    block = (ctypes.c_ubyte * size).from_address(address)
+    ending = weakref.finalize(block, _nothing)
+    ending.atexit = False
+    return PickleBuffer(block).raw(), ending
+
+
+def unmap_after(looking: weakref.finalize[Any, Any], address: int, size: int) -> None:
+    """Give up a mapping as soon as nothing looks into it through that view, which may be now."""
+    found = looking.detach()  # in one step: the view may be dropped in any thread
+    if found is None:
+        unmap(address, size)
+    else:
+        weakref.finalize(found[0], unmap, address, size).atexit = False
+
+
 def close(fd: int) -> None:
     """Give up a descriptor; the segment lives on in its mappings."""
     os.close(fd)
@@ -132,6 +167,10 @@ def copy_out(address: int, size: int) -> memoryview:
         _libc.madvise(target, size, mmap.MADV_HUGEPAGE)
     ctypes.memmove(target, address, size)
     return _owned(target, size, _keep_spare)
+
+
+def _nothing() -> None:
+    """A view ends, and its mapping stays."""
 
 
 def _take_spare(size: int) -> tuple[int, int] | None:

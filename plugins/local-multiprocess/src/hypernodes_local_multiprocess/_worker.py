@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hypernodes_local_multiprocess import _ending, _frames
-from hypernodes_local_multiprocess._arena import Arena
+from hypernodes_local_multiprocess._arena import KEPT, Arena
 from hypernodes_local_multiprocess._frames import Message, Outbox, Packet, Reader
 from hypernodes_local_multiprocess._shelf import Shelf
+from hypernodes_local_multiprocess._views import Views
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
@@ -40,11 +41,12 @@ def serve(sock: socket.socket, tickets: int, target: Target) -> None:
 
     Raises `Ended` at a SIGTERM.
     """
-    reader, outbox, arena = Reader(sock), Outbox(sock), Arena()
+    views = Views()
+    os.register_at_fork(before=views.part, after_in_parent=views.part)  # afterwards, as others may run in between
+    reader, outbox, arena = Reader(sock, views), Outbox(sock), Arena()
     shelf: Shelf[list[memoryview]] = Shelf()
     held: int | None = None
-    worker = os.getpid()
-    _send(outbox, _frames.encode(_frames.READY, worker, []))
+    _send(outbox, _frames.encode(_frames.READY, os.getpid(), []))
     while True:
         message = reader.take()
         if message is None:
@@ -60,14 +62,14 @@ def serve(sock: socket.socket, tickets: int, target: Target) -> None:
         if held is None:
             held = _next_ticket(tickets)
         if held != ticket:  # taken back; a ticket in hand belongs to a later call
+            del frames, blobs
             continue
         held = None
         packet, tainted = _answer(target, ticket, frames, blobs, arena)
-        if os.getpid() != worker:  # user code forked, and the copy has come back out of it
-            os._exit(0)
         if _ending.asked():
             return
         del frames, blobs  # a waiting worker keeps no inputs alive
+        packet = _frames.telling(packet, views.given_up())
         _ending.flush_streams()
         _send(outbox, packet)
         del packet
@@ -84,8 +86,10 @@ def _answer(
     target: Target, ticket: int, frames: list[memoryview], blobs: Mapping[str, list[memoryview]], arena: Arena
 ) -> tuple[Packet, bool]:
     """Call the target; whatever it raises, even `SystemExit`, becomes an error reply. Only `Ended` passes."""
+    worker = os.getpid()
     try:
         reply = target(frames, blobs)
+        _end_if_copy(worker)  # before it writes to slots that are not its own
         tainted = False
         if isinstance(reply, tuple) and len(reply) == 2 and isinstance(reply[1], bool):
             reply, tainted = reply
@@ -94,7 +98,14 @@ def _answer(
     except _ending.Ended:
         raise
     except BaseException as error:
+        _end_if_copy(worker)
         return _error(ticket, error), False
+
+
+def _end_if_copy(worker: int) -> None:
+    """User code may fork, and the copy come back out of it; only the worker answers."""
+    if os.getpid() != worker:
+        os._exit(0)
 
 
 def _unpack(message: Message, shelf: Shelf[list[memoryview]]) -> tuple[list[memoryview], dict[str, list[memoryview]]]:
@@ -107,7 +118,9 @@ def _unpack(message: Message, shelf: Shelf[list[memoryview]]) -> tuple[list[memo
     position = end
     for digest, count in named.items():
         if count is not None:
-            new[digest] = frames[position : position + count]
+            # They stay for long. One that is larger than any slot came in a segment of its own.
+            blob = frames[position : position + count]
+            new[digest] = [frame if len(frame) > KEPT else memoryview(bytearray(frame)) for frame in blob]
             position += count
     return frames[:end], shelf.place(list(named), new)
 
