@@ -13,11 +13,11 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from thread_engine import threads
 
 from hypernodes import (
     DiskCache,
@@ -31,13 +31,11 @@ from hypernodes import (
     resource,
 )
 from hypernodes._compile import compile_plan
-from hypernodes._executor import ExecutorEngine
 from hypernodes._machine import machine
 from hypernodes._nest import NestedPipeline
 from hypernodes._node import _OPTIONS, Node
 from hypernodes._plan import leaves
 from hypernodes._quota import quotas_of
-from hypernodes._threads import ThreadPool
 from hypernodes.testing import EventLog, SubprocessBackend, compare, draw_case
 from hypernodes.testing._leaks import LeakWatch, no_leaks
 from hypernodes.testing._promises import seeds
@@ -50,18 +48,6 @@ PATIENCE = 20.0
 @pytest.fixture(autouse=True)
 def _clean(no_leaks: LeakWatch) -> None:
     return
-
-
-class Threads(ExecutorEngine):
-    name = "threads"
-    most_in_chunk = 1  # quick calls would go to one thread together, and these wait for each other
-
-    def make_executor(self, workers: int) -> Executor:
-        return ThreadPool(workers)
-
-
-def threads(workers: int = 4, **options: Any) -> LocalBackend:
-    return LocalBackend(Threads(), max_workers=workers, **options)
 
 
 class Inside:

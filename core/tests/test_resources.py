@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from thread_engine import threads
 
 from hypernodes import (
     DuplicateOutputError,
@@ -32,6 +33,7 @@ from hypernodes import (
     resource,
 )
 from hypernodes._acquire import supplied
+from hypernodes._backend import label
 from hypernodes._engine import Engine, Feed, Site
 from hypernodes._errors import CycleError, NodeDefinitionError, NodeTimeoutError, PlaceError
 from hypernodes._failure import describe
@@ -46,7 +48,7 @@ from hypernodes.testing._event_tree import event_problems
 ITEMS = [{"x": at} for at in range(5)]
 BACKENDS = {
     "sequential": LocalBackend(),
-    "threaded": LocalBackend(engine="threaded", max_workers=3),
+    "threaded": threads(3),
     "async": LocalBackend(engine="async"),
 }
 
@@ -439,8 +441,7 @@ def test_what_cannot_be_built_ends_the_run_once(diary: Diary, backend: LocalBack
     for on_error in ("raise", "return"):
         with pytest.raises(ResourceError) as caught:
             pipeline.map([{"x": [1, 2]}] * 3, on_error=on_error)
-        place = f"local:{backend.engine or 'sequential'}"
-        said = f"resource 'model' (of main > inner) could not be built on {place}: OSError: no such file"
+        said = f"resource 'model' (of main > inner) could not be built on {label(backend)}: OSError: no such file"
         assert str(caught.value) == said
         assert isinstance(caught.value.__cause__, OSError)
         assert diary.take() == ["try model"]
@@ -1072,7 +1073,8 @@ def test_a_far_place_builds_its_own_and_says_what_it_cannot_build(tmp_path: Any)
 
     log = EventLog()
     with SubprocessBackend(machines=1) as far:
-        pipeline = Pipeline([model, use], backend=far, callbacks=[log])
+        ask = node(lambda x, model: (x, model), output_name="y")
+        pipeline = Pipeline([model, ask], backend=far, callbacks=[log])
         assert pipeline.map(ITEMS, output_name="y") == [(at, "far") for at in range(5)]
         assert pipeline.run(x=1, output_name="y") == (1, "far"), "the warm place has it still"
         assert len(list(tmp_path.iterdir())) == 1
