@@ -406,7 +406,10 @@ def timed(pipeline: Any, seconds: float = LONG) -> Pipeline:
         timed(one.pipeline, seconds - 1).as_node(**one.options) if isinstance(one, NestedPipeline) else one
         for one in pipeline.graph.nodes
     ]
-    return Pipeline(nodes, name=pipeline.name, backend=pipeline.backend, timeout=seconds, check_types=False)
+    limits = pipeline.limits
+    return Pipeline(
+        nodes, name=pipeline.name, backend=pipeline.backend, timeout=seconds, limits=limits, check_types=False
+    )
 
 
 def clocks(plan: Plan) -> int:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from hypernodes._blueprint import Blueprint, blueprint_of
 from hypernodes._engine import Engine, Feed, Site, run_in_line
-from hypernodes._loops import is_loop_running, keeping_thread_loop, runner
+from hypernodes._loops import OwnLoop, is_loop_running, keeping_thread_loop
 from hypernodes._overlap import DEFAULT_CONCURRENCY, overlap
 from hypernodes._strategy import chosen_strategy
 from hypernodes._task import Batch, Outcome, Stage
@@ -79,7 +79,7 @@ class AsyncEngine(Engine):
 def on_own_loop(batches: AsyncGenerator[list[Batch], None]) -> Iterator[Batch]:
     """The batches, from a loop of this generator's own."""
     assert not is_loop_running(), "the hub moves this to a thread of its own"
-    with runner() as own:
+    with OwnLoop() as own:
         try:
             while True:
                 batch = own.run(_next(batches))

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["Held", "Keep"]
+__all__ = ["Held", "Keep", "log"]
 
 GRACE = 5.0
 """Seconds that closing waits for calls that are still under way: those of a run that was stopped."""

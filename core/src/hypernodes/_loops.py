@@ -14,6 +14,7 @@ from hypernodes._scope import keeps_on
 from hypernodes._worker import as_here
 
 __all__ = [
+    "OwnLoop",
     "close_thread_loop",
     "is_loop_running",
     "keep_thread_loop",
@@ -21,7 +22,6 @@ __all__ = [
     "run_coroutine",
     "run_in_fresh_thread",
     "run_on",
-    "runner",
 ]
 
 T = TypeVar("T")
@@ -33,14 +33,20 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, threading.Lock] = WeakKeyDi
 """Whose turn it is to run a loop that a thread keeps: a call that ends may have something to close on it."""
 
 
-@contextlib.contextmanager
-def runner() -> Iterator[asyncio.Runner]:
-    """A loop for the length of the block. What was built on it for nodes is closed before it ends."""
-    with asyncio.Runner() as made:
+class OwnLoop:
+    """A loop for the length of a `with` block. What was built on it for nodes is closed before it ends."""
+
+    def __init__(self) -> None:
+        self.runner = asyncio.Runner()
+
+    def __enter__(self) -> asyncio.Runner:
+        return self.runner.__enter__()
+
+    def __exit__(self, *_: object) -> None:
         try:
-            yield made
+            _leave(self.runner)
         finally:
-            _leave(made)
+            self.runner.close()
 
 
 def _leave(runner: asyncio.Runner) -> None:
@@ -123,7 +129,7 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
             _turns[_loop.runner.get_loop()] = threading.Lock()
         with _turns[_loop.runner.get_loop()]:
             return _loop.runner.run(coroutine, context=contextvars.copy_context())
-    with runner() as own:
+    with OwnLoop() as own:
         return own.run(coroutine)
 
 
@@ -181,7 +187,7 @@ def run_in_fresh_thread(coroutine: Coroutine[Any, Any, T]) -> T:
 
     def target() -> None:
         try:
-            with runner() as own:
+            with OwnLoop() as own:
                 results.append(own.run(main(), context=context))
         except BaseException as error:
             errors.append(error)

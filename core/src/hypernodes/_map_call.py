@@ -6,7 +6,6 @@ import itertools
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Callable,
     Collection,
     Container,
@@ -17,7 +16,7 @@ from collections.abc import (
     Sequence,
     Sized,
 )
-from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
+from contextlib import ExitStack, aclosing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from hypernodes._calls import Columns, Wanted, not_a_row, row_runs
@@ -30,7 +29,7 @@ from hypernodes._late import importing
 from hypernodes._plan import SCOPE
 from hypernodes._prepared import Prepared
 from hypernodes._program import columns_of
-from hypernodes._scope import Scope, aopened, opened
+from hypernodes._scope import Scope, opened
 from hypernodes._supply import ReadyColumns, ReadyRows
 from hypernodes._table import Table
 from hypernodes._task import Batch
@@ -77,27 +76,9 @@ class MapCall:
                 raise not_a_row(name, 0, items[0])
             self.first = prepare(tuple({**self.shared, **items[0]}), self.shared.keys() - items[0].keys())
 
-    @contextmanager
-    def _scope(self) -> Iterator[None]:
+    def _scope(self) -> Any:
         """The length of the call, for what belongs to it."""
-        if not self.scoped:
-            yield
-            return
-        with opened(meets=self.meets()) as scope:
-            self._begin(scope)
-            yield
-
-    @asynccontextmanager
-    async def _ascope(self) -> AsyncIterator[None]:
-        if not self.scoped:
-            yield
-            return
-        async with aopened(meets=self.meets()) as scope:
-            self._begin(scope)
-            yield
-
-    def _begin(self, scope: Scope) -> None:
-        self.scope, self.given = scope, {**self.shared, SCOPE: scope}
+        return _OfCall(self) if self.scoped else nullcontext()
 
     def collect(self) -> Any:
         """Every result, in the form that was asked for."""
@@ -294,7 +275,7 @@ class MapCall:
                 yield self.settled(result)
 
     async def aresults(self, ordered: bool) -> AsyncGenerator[Any, None]:
-        async with self._ascope(), aclosing(self._aresults(ordered)) as results:
+        async with self._scope(), aclosing(self._aresults(ordered)) as results:
             async for result in results:
                 yield result
 
@@ -425,6 +406,19 @@ class MapCall:
         if isinstance(result, Failure) and not self.keeps_failures:
             raise_failure(result)
         return result
+
+
+class _OfCall(opened):
+    """The scope of one call of a map, which gives it to every row."""
+
+    def __init__(self, call: MapCall) -> None:
+        super().__init__(meets=call.meets())
+        self.call = call
+
+    def __enter__(self) -> Scope:
+        scope = super().__enter__()
+        self.call.scope, self.call.given = scope, {**self.call.shared, SCOPE: scope}
+        return scope
 
 
 def _moved(failure: Failure, base: int) -> Failure:

@@ -13,7 +13,7 @@ from hypernodes._blueprint import Blueprint, blueprint_of
 from hypernodes._engine import Feed
 from hypernodes._ledger import Dispatch
 from hypernodes._pace import Pace
-from hypernodes._record import is_stopped
+from hypernodes._record import cancelled
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Batch, Reply, Stage, Task, failed_row, run_rows_async
 from hypernodes._threads import ThreadPool
@@ -120,6 +120,11 @@ async def run_rows_overlapped(
     return Reply(values, failures, time.perf_counter() - started)
 
 
+def _stops(error: BaseException) -> bool:
+    """Whether this stops the task from outside; what a node in a helper thread raises stops only its item."""
+    return isinstance(error, KeyboardInterrupt) or cancelled(error)
+
+
 class _Work:
     """What both ways of working share: the tasks that run, and an error that stops everything."""
 
@@ -175,7 +180,7 @@ class _Rows(_Work):
             try:
                 append(Batch(task.index, [await call(*task.values)], {}))
             except BaseException as error:
-                if is_stopped(error):
+                if _stops(error):
                     raise
                 append(Batch(task.index, [None], {0: failed_row(self.stage, self.program, error, self.place)}))
                 if isinstance(error, GeneratorExit):
@@ -224,7 +229,7 @@ class _Units(_Work):
         try:
             values[0] = await program.call(*dispatch.tasks[0].values)
         except BaseException as error:
-            if is_stopped(error):
+            if _stops(error):
                 raise
             failures[0] = failed_row(dispatch.stage, program, error, self.place)
         self.scheduler.done(dispatch.id, Reply(values, failures))

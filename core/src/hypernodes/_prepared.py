@@ -17,7 +17,7 @@ from hypernodes._inline import Inline
 from hypernodes._late import importing
 from hypernodes._local import core_engine
 from hypernodes._plan import SCOPE, SPAN, Plan
-from hypernodes._scope import Scope, aopened, opened
+from hypernodes._scope import Scope, opened
 from hypernodes._task import Batch
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Prepared:
         """The same on the running event loop."""
         if not self.plan.scoped:
             return await self._acall(values, watch)
-        async with aopened(meets=self.meets()) as scope:
+        async with opened(meets=self.meets()) as scope:
             if watch is not None:
                 watch.belongs(scope)
             return await self._acall({**values, SCOPE: scope}, watch)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 from itertools import count
 from typing import NamedTuple
 
 from hypernodes._errors import PlaceError, ResourceError
-from hypernodes._keep import Held, Keep
+from hypernodes._keep import Held, Keep, log
 
-__all__ = ["Scope", "aopened", "keep_of", "keeps_on", "opened"]
+__all__ = ["Scope", "keep_of", "keeps_on", "opened"]
 
 _serials = count(1)
 _LOCKS = os.name == "posix"
@@ -36,39 +34,44 @@ _process: Keep | None = None
 _token = os.urandom(6).hex()
 
 
-@contextmanager
-def opened(*, meets: bool = False) -> Iterator[Scope]:
+class opened:
     """A scope for the length of one call. What it kept is closed at the end, however the call ends.
 
     What could not be closed is raised where the call succeeded, and noted with the call's own error else. With `meets`
     it has a folder, where the system can lock files. Nobody but this user may look into the folder. It goes with the
-    call; a process that comes later finds none.
+    call; a process that comes later finds none. In an `async with` what was built on the running event loop is closed
+    on it, too.
     """
-    scope, keep = _begin(meets)
-    try:
-        if scope.folder:
-            os.mkdir(scope.folder, 0o700)
-        yield scope
-    except BaseException as error:
-        _failed(error, _end(scope, keep))
-        raise
-    else:
-        _raise(_end(scope, keep))
 
+    # A class, as those of contextlib set the traceback of what they let through, and an error may forbid that.
 
-@asynccontextmanager
-async def aopened(*, meets: bool = False) -> AsyncIterator[Scope]:
-    """The same on the running event loop, where what was built on it is closed, too."""
-    scope, keep = _begin(meets)
-    try:
-        if scope.folder:
-            os.mkdir(scope.folder, 0o700)
-        yield scope
-    except BaseException as error:
-        _failed(error, await _aend(scope, keep))
-        raise
-    else:
-        _raise(await _aend(scope, keep))
+    def __init__(self, *, meets: bool = False) -> None:
+        self.scope, self.keep = _begin(meets)
+
+    def __enter__(self) -> Scope:
+        if self.scope.folder:
+            try:
+                os.mkdir(self.scope.folder, 0o700)
+            except BaseException:
+                _end(self.scope, self.keep)
+                raise
+        return self.scope
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._over(error, _end(self.scope, self.keep))
+
+    async def __aenter__(self) -> Scope:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._over(error, await _aend(self.scope, self.keep))
+
+    @staticmethod
+    def _over(error: BaseException | None, faults: list[BaseException]) -> None:
+        if error is None:
+            _raise(faults)
+        else:
+            _failed(error, faults)
 
 
 def _begin(meets: bool) -> tuple[Scope, Keep]:
@@ -114,7 +117,11 @@ def _failed(error: BaseException, faults: list[BaseException]) -> None:
     for fault in faults:
         if isinstance(fault, KeyboardInterrupt):
             raise fault
-        error.add_note(f"besides, {fault}")
+        try:
+            error.add_note(f"besides, {fault}")
+        except (AttributeError, TypeError):
+            # A class of exceptions may forbid new attributes; then the log is told.
+            log(fault)
 
 
 def _raise(faults: list[BaseException]) -> None:
