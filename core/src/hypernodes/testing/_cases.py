@@ -151,7 +151,8 @@ class Case:
             return self.run(pipeline, use_async=use_async)
         except Exception as error:
             # Python lets no coroutine raise a StopIteration: it comes as the cause of a RuntimeError.
-            return error.__cause__ if use_async and isinstance(error.__cause__, StopIteration) else error
+            wrapped = use_async and str(error) == "coroutine raised StopIteration"
+            return error.__cause__ if wrapped and isinstance(error.__cause__, StopIteration) else error
 
     def _compare(self, actual: Any, when: str, *, any_order: bool) -> None:
         try:
