@@ -15,7 +15,7 @@ from difflib import unified_diff
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hypernodes import MemoryCache
+from hypernodes import MemoryCache, failure_of
 from hypernodes.testing import _oracle
 from hypernodes.testing._compare import compare
 from hypernodes.testing._event_tree import Branch, EventLog, outline
@@ -151,8 +151,9 @@ class Case:
             return self.run(pipeline, use_async=use_async)
         except Exception as error:
             # Python lets no coroutine raise a StopIteration: it comes as the cause of a RuntimeError.
-            wrapped = use_async and str(error) == "coroutine raised StopIteration"
-            return error.__cause__ if wrapped and isinstance(error.__cause__, StopIteration) else error
+            # What a node raised knows its failure, what Python made of it does not.
+            wrapped = use_async and failure_of(error) is None and isinstance(error.__cause__, StopIteration)
+            return error.__cause__ if wrapped else error
 
     def _compare(self, actual: Any, when: str, *, any_order: bool) -> None:
         try:
