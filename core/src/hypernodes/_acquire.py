@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import ContextVar
@@ -139,6 +138,8 @@ def _parts(needs: Iterable[Need]) -> tuple[_Part, ...]:
         given = tuple([(name, found[id(inner)].key) for name, inner in need.needs])
         key = need.resource.key
         if given:
+            import hashlib  # 7 ms of importing, for resources that need others
+
             key = hashlib.sha256(repr((key, given)).encode()).hexdigest()
         found.setdefault(id(need), _Part(key, need, given))
     return tuple(found.values())

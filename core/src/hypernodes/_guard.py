@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hypernodes._acquire import supplied
 from hypernodes._clock import Clock, Deadline
 from hypernodes._errors import NodeTimeoutError
 from hypernodes._flow import function_of
-from hypernodes._gated import gated
+from hypernodes._late import importing
 from hypernodes._limits import Retry
 from hypernodes._node import Node
 from hypernodes._plan import Step
@@ -40,6 +39,9 @@ def guarded(step: Step) -> Call:
     limited, scoped = step.clock is not None, step.scope is not None
     if isinstance(node, Clock) or not (limited or scoped or retry or node.timeout):
         return function_of(node)
+    if step.needs:
+        with importing("hypernodes._acquire"):
+            from hypernodes._acquire import supplied
     if step.needs and not (limited or retry or node.timeout or step.gates):
         return supplied(step.path, step.needs, function_of(node), is_async=node.is_async, alone=True)
     if limited or node.timeout is not None:
@@ -62,6 +64,9 @@ def _in_scope(step: Step, call: Call) -> Call:
     """
     call = _without_scope(step.node, call)
     if step.gates:
+        with importing("hypernodes._gated"):
+            from hypernodes._gated import gated
+
         call = gated(step.gates, step.node.name, call, is_async=step.node.is_async)
     return call
 

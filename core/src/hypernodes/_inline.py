@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hypernodes._batch_call import drive
-from hypernodes._blocks import Block, run_block
 from hypernodes._calls import Wanted
 from hypernodes._columns import Blocks
 from hypernodes._errors import ResourceError
@@ -18,6 +16,9 @@ from hypernodes._late import importing
 from hypernodes._layout import Layout, Rows, batch_of, lay_out
 from hypernodes._plan import Plan
 from hypernodes._program import IrregularRow, Program, compile_program, is_async
+
+if TYPE_CHECKING:
+    from hypernodes._blocks import Block
 
 __all__ = ["Inline"]
 
@@ -126,7 +127,9 @@ class Inline:
 
     def blocks(self, source: Blocks) -> Iterator[tuple[Block, int, int]]:
         """What comes of the rows of a plan with batch nodes, a block at a time: with its first index and its size."""
-        with importing("hypernodes._loops"):
+        with importing("hypernodes._loops"), importing("hypernodes._blocks"):
+            from hypernodes._batch_call import drive
+            from hypernodes._blocks import run_block
             from hypernodes._loops import keeping_thread_loop, run_coroutine
 
         if self._layout is None:

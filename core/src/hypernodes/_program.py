@@ -17,7 +17,6 @@ from operator import itemgetter
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, NoReturn
 
-from hypernodes import _acquire, _answer, _flow, _gated, _guard, _record
 from hypernodes._answer import as_single, unpack
 from hypernodes._errors import GraphError, a_kind, ends_call
 from hypernodes._failure import Located
@@ -50,7 +49,7 @@ LONGEST_DISPLAY = 15
 that takes 1.3 times as long as `dict(zip(...))`, and twice as long to compile."""
 
 _AROUND = frozenset(
-    {each.__file__ for each in (_acquire, _answer, _flow, _gated, _guard, _record)},
+    __file__.replace("_program", name) for name in ("_acquire", "_answer", "_flow", "_gated", "_guard", "_record")
 )
 """Where the frames between a program and the user's function are from."""
 

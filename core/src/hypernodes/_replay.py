@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypernodes._acquire import supplied
 from hypernodes._diagnose import culprit
 from hypernodes._failure import text_of
 from hypernodes._flow import function_of
@@ -51,6 +50,8 @@ class KeptCall:
         node, inputs, needs = self._known()
         if not needs:
             return _called(node, function_of(node)(**inputs))
+        from hypernodes._acquire import supplied
+
         call = supplied((node.name,), needs, function_of(node), is_async=node.is_async, alone=True)
         with opened() as scope:
             return _called(node, call(scope, **inputs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import uuid
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, overload
 
@@ -47,7 +47,7 @@ class Resource(GraphNode):
         set_(self, "parameters", parameters_of(f"resource '{own_name}'", func))
         set_(self, "is_async", coroutine or inspect.isasyncgenfunction(inner))
         set_(self, "is_generator", inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner))
-        set_(self, "key", uuid.uuid4().hex if key is None else key)
+        set_(self, "key", os.urandom(16).hex() if key is None else key)
         set_(self, "__doc__", getattr(func, "__doc__", None))
         set_(self, "__module__", getattr(func, "__module__", None) or "__main__")
         set_(self, "__qualname__", getattr(func, "__qualname__", own_name))

@@ -9,8 +9,6 @@ from enum import Enum
 from typing import Any, Final, Literal, NamedTuple
 
 from hypernodes._answer import unpack
-from hypernodes._batch_call import drive
-from hypernodes._blocks import run_block
 from hypernodes._clock import CLOCK
 from hypernodes._errors import ResourceError
 from hypernodes._failure import Failure
@@ -222,6 +220,9 @@ def run_rows(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str = "") -> 
     values: list[tuple[Any, ...] | None] = []
     failures: dict[int, tuple[Failure, int]] = {}
     if stage.block:
+        with importing("hypernodes._blocks"):
+            from hypernodes._batch_call import drive
+
         drive(_run_in_blocks(stage, stage.layout("sync"), rows, place, values, failures))
         return Reply(values, failures, time.perf_counter() - started)
     loop = stage.loop()
@@ -294,6 +295,9 @@ async def _run_in_blocks(
     values: list[tuple[Any, ...] | None],
     failures: dict[int, tuple[Failure, int]],
 ) -> None:
+    with importing("hypernodes._blocks"):
+        from hypernodes._blocks import run_block
+
     size, width = rows_of_block(stage.block), len(stage.inputs)
     for first in range(0, len(rows), size):
         some = list(rows[first : first + size])
