@@ -30,7 +30,7 @@ from hypernodes._local import LocalBackend
 from hypernodes._node import Node
 from hypernodes._pace import Pace
 from hypernodes._plan import MapStep, Plan, Step
-from hypernodes._program import columns_of, map_rows, with_index
+from hypernodes._rows import columns_of, map_rows, with_index
 from hypernodes._runs import Run
 from hypernodes._schedule import Scheduler, Supply, common_path
 from hypernodes._strategy import stands_apart

@@ -19,8 +19,9 @@ from hypernodes._flow import FromAbove, flow_into
 from hypernodes._layout import Batched, Fan, Layout, Loop, lay_out
 from hypernodes._own_time import moments, on_own_time, own_times, spend
 from hypernodes._plan import MapStep
-from hypernodes._program import columns_of, kept_call, mapped_lists, with_index
+from hypernodes._program import kept_call
 from hypernodes._record import below, is_stopped
+from hypernodes._rows import columns_of, mapped_lists, with_index
 
 __all__ = ["Block", "fan_call", "run_block"]
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from hypernodes._errors import GraphError, UnknownInputError, UnknownOutputError, a_kind, did_you_mean, quoted
 from hypernodes._graph import Graph
 from hypernodes._nest import check_map_mode, names_of
-from hypernodes._program import LONGEST_DISPLAY, as_items, check_lengths
+from hypernodes._program import LONGEST_DISPLAY
+from hypernodes._rows import as_items, check_lengths
 from hypernodes._table import Table
 
 __all__ = ["Columns", "Wanted", "merged", "row_getter", "row_runs", "wanted"]

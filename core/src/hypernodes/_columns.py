@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from hypernodes._program import columns_of
+from hypernodes._rows import columns_of
 
 __all__ = ["Blocks", "ListBlocks", "ReadyBlocks", "RowBlocks"]
 

@@ -28,7 +28,7 @@ from hypernodes._failure import Failure, failure_of, raise_failure, raise_if_it_
 from hypernodes._late import importing
 from hypernodes._plan import SCOPE
 from hypernodes._prepared import Prepared
-from hypernodes._program import columns_of
+from hypernodes._rows import columns_of
 from hypernodes._scope import Scope, opened
 from hypernodes._supply import ReadyColumns, ReadyRows
 from hypernodes._table import Table
@@ -259,8 +259,8 @@ class MapCall:
         watch: Watch | None,
     ) -> Generator[Batch, None, None]:
         """What comes of rows that share one plan, on the road through the hub."""
-        with importing("hypernodes._hub"):
-            from hypernodes._hub import in_order
+        with importing("hypernodes._turns"):
+            from hypernodes._turns import in_order
 
         feed = Feed(rows if watch is None else watch.rows(rows, base), steady)
         batches = prepared.batches(feed, watch, base)
@@ -280,7 +280,7 @@ class MapCall:
                 yield result
 
     async def _aresults(self, ordered: bool) -> AsyncGenerator[Any, None]:
-        from hypernodes._hub import Turns
+        from hypernodes._turns import Turns
 
         if isinstance(self.items, AsyncIterable):
             async with aclosing(self._aresults_of_async(self.items, ordered)) as results:
@@ -308,7 +308,7 @@ class MapCall:
 
     async def _aresults_of_async(self, items: AsyncIterable[Any], ordered: bool) -> AsyncGenerator[Any, None]:
         from hypernodes._arows import AsyncRows
-        from hypernodes._hub import Turns
+        from hypernodes._turns import Turns
 
         rows = AsyncRows(self.name, items)
         first = await rows.first()

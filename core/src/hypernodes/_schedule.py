@@ -21,12 +21,13 @@ from hypernodes._blueprint import Blueprint, Unit
 from hypernodes._engine import Feed
 from hypernodes._errors import GraphError
 from hypernodes._failure import Failure, describe
+from hypernodes._frames import Fan, Frame
 from hypernodes._ledger import Dispatch
 from hypernodes._lineup import Lineup
-from hypernodes._memo import Recall
 from hypernodes._pace import Pace
 from hypernodes._plan import MapStep
-from hypernodes._program import columns_of, map_rows, with_index
+from hypernodes._recall import Recall
+from hypernodes._rows import columns_of, map_rows, with_index
 from hypernodes._task import Batch, Reply, Stage, Task
 
 __all__ = ["Scheduler", "common_path"]
@@ -50,49 +51,6 @@ def common_path(stage: Stage) -> tuple[str, ...]:
         return stage.steps[0].path
     paths = [step.path[:-1] for step in stage.steps]
     return tuple(names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, zip(*paths)))  # noqa: B905
-
-
-class _Frame:
-    """One row of a blueprint with several units, under way."""
-
-    __slots__ = ("awaited", "blueprint", "fail_at", "failure", "fan", "index", "recall", "running", "values", "waits")
-
-    def __init__(
-        self, blueprint: Blueprint, fan: _Fan, index: int, values: Sequence[Any], recall: Recall | None = None
-    ) -> None:
-        self.blueprint, self.fan, self.index, self.recall = blueprint, fan, index, recall
-        self.values: dict[int, Any] = dict(zip(blueprint.inputs, values, strict=True))
-        self.waits = [unit.waits for unit in blueprint.units]
-        self.running = 0
-        self.fail_at: int | None = None
-        self.failure: Failure | None = None
-        self.awaited: set[int] | None = None  # batch nodes that this row may still come to
-
-    def dead(self, first: int) -> bool:
-        """Whether a unit whose earliest step is `first` has become pointless."""
-        if self.fail_at is not None and first > self.fail_at:
-            return True
-        return self.fan.dead(self.index)
-
-
-class _Fan:
-    """Rows of one blueprint that belong together: those of a mapped step of a frame, or the run's own items."""
-
-    __slots__ = ("blueprint", "failed", "failure", "frame", "keys", "open", "results", "rows", "unit")
-
-    def __init__(self, blueprint: Blueprint, frame: _Frame | None = None, unit: Unit | None = None) -> None:
-        self.blueprint, self.frame, self.unit = blueprint, frame, unit
-        self.keys: dict[int, Any] | None = None
-        self.rows: Iterator[tuple[Any, ...]] | None = None
-        self.results: list[tuple[Any, ...] | None] = []
-        self.open = 0
-        self.failed: int | None = None
-        self.failure: Failure | None = None
-
-    def dead(self, index: int) -> bool:
-        if self.failed is not None and index > self.failed:
-            return True
-        return self.frame is not None and self.unit is not None and self.frame.dead(self.unit.first)
 
 
 class Scheduler:
@@ -124,9 +82,9 @@ class Scheduler:
         self.hold = 2 * sum(sizes)
         self.window = max(WINDOW, 2 * max(sizes, default=0)) if staged and blueprint.single is None else None
         self._filling, self._filled = True, 0
-        self._root = _Fan(blueprint)
-        self._owners: dict[int, tuple[_Fan, int] | tuple[_Frame, Unit]] = {}
-        self._fans: deque[_Fan] = deque()
+        self._root = Fan(blueprint)
+        self._owners: dict[int, tuple[Fan, int] | tuple[Frame, Unit]] = {}
+        self._fans: deque[Fan] = deque()
         self._serial = 0
         self._batches: list[Batch] = []
         self._stopped_at: int | None = None
@@ -253,7 +211,7 @@ class Scheduler:
 
     # -- rows of blueprints
 
-    def _enough(self, fan: _Fan) -> int:
+    def _enough(self, fan: Fan) -> int:
         """How many waiting tasks keep the workers busy with this fan's rows."""
         if self.window is not None:
             return self.window
@@ -280,18 +238,18 @@ class Scheduler:
             return True
         if len(tasks) > 1:
             return False
-        turns: dict[_Fan, int] = {}
+        turns: dict[Fan, int] = {}
         return all(
             turns.setdefault(fan, index) == index
             for task in itertools.chain(self.ledger.tasks_out(), tasks)
             for fan, index in self._rows_of(task)
         )
 
-    def _rows_of(self, task: Task) -> Iterator[tuple[_Fan, int]]:
+    def _rows_of(self, task: Task) -> Iterator[tuple[Fan, int]]:
         """The row that a task is of, and those around it."""
         owner, what = self._owners[task.index]
-        frame = owner if isinstance(owner, _Frame) else None
-        if isinstance(owner, _Fan) and isinstance(what, int):
+        frame = owner if isinstance(owner, Frame) else None
+        if isinstance(owner, Fan) and isinstance(what, int):
             yield owner, what
             frame = owner.frame
         while frame is not None:
@@ -303,7 +261,7 @@ class Scheduler:
 
     def _is_live(self, task: Task) -> bool:
         owner, what = self._owners[task.index]
-        if isinstance(owner, _Fan):
+        if isinstance(owner, Fan):
             assert isinstance(what, int)
             if not owner.dead(what):
                 return True
@@ -317,12 +275,12 @@ class Scheduler:
             self._unit_over(owner)
         return False
 
-    def _expect(self, frame: _Frame, nodes: Iterable[int]) -> None:
+    def _expect(self, frame: Frame, nodes: Iterable[int]) -> None:
         """A row may come to these batch nodes."""
         frame.awaited = set(nodes)
         self._awaited.update(frame.awaited)
 
-    def _expect_no_more(self, frame: _Frame, nodes: Iterable[int]) -> None:
+    def _expect_no_more(self, frame: Frame, nodes: Iterable[int]) -> None:
         """A row has come to these batch nodes, or will not come to them."""
         if frame.awaited:
             found = frame.awaited.intersection(nodes)
@@ -334,7 +292,7 @@ class Scheduler:
         self._owners[self._serial] = (owner, what)
         self.ledger.put(stage, (Task(self._serial, values),))
 
-    def _begin(self, fan: _Fan, index: int, values: tuple[Any, ...]) -> None:
+    def _begin(self, fan: Fan, index: int, values: tuple[Any, ...]) -> None:
         fan.open += 1
         blueprint = fan.blueprint
         if blueprint.memo is not None:
@@ -342,20 +300,20 @@ class Scheduler:
         elif blueprint.single is not None:
             self._send(blueprint.single, values, fan, index)
         else:
-            self._begin_units(_Frame(blueprint, fan, index, values))
+            self._begin_units(Frame(blueprint, fan, index, values))
 
-    def _go_on(self, fan: _Fan, index: int, recall: Recall) -> None:
+    def _go_on(self, fan: Fan, index: int, recall: Recall) -> None:
         """Begin what a row has to run next, now that more of it is known."""
         todo = recall.next()
         if todo is None:
             self._row_over(fan, index, recall.outputs(), None)
         else:
-            frame = _Frame(todo[0], fan, index, todo[1], recall)
+            frame = Frame(todo[0], fan, index, todo[1], recall)
             if fan.blueprint.gathers:
                 self._expect(frame, (*todo[0].gathers, *recall.later_gathers()))
             self._begin_units(frame)
 
-    def _begin_units(self, frame: _Frame) -> None:
+    def _begin_units(self, frame: Frame) -> None:
         blueprint = frame.blueprint
         if frame.awaited is None and blueprint.gathers:
             self._expect(frame, blueprint.gathers)
@@ -365,7 +323,7 @@ class Scheduler:
                 self._start(frame, unit)
         self._unit_over(frame)
 
-    def _start(self, frame: _Frame, unit: Unit) -> None:
+    def _start(self, frame: Frame, unit: Unit) -> None:
         if frame.dead(unit.first):
             return
         frame.running += 1
@@ -375,7 +333,7 @@ class Scheduler:
             self._expect_no_more(frame, unit.stage.gathers)
             return
         assert unit.inner is not None and unit.fan is not None
-        fan = _Fan(unit.inner, frame, unit)
+        fan = Fan(unit.inner, frame, unit)
         if frame.recall is not None and unit.inner.memo is not None:
             fan.keys = frame.recall.inner_keys(unit.fan)
         try:
@@ -387,7 +345,7 @@ class Scheduler:
             return
         self._fans.appendleft(fan)
 
-    def _spread(self, fan: _Fan) -> None:
+    def _spread(self, fan: Fan) -> None:
         """Begin the next row of a fan; the fan leaves the line when it has no more or may not have more now."""
         if fan.rows is not None and self.width is not None and fan.open >= self.width:
             self._fans.remove(fan)
@@ -413,7 +371,7 @@ class Scheduler:
         if entry is None:
             return
         owner, what = entry
-        if isinstance(owner, _Fan):
+        if isinstance(owner, Fan):
             assert isinstance(what, int)
             self._row_over(owner, what, values, failed and (failed[0], stage.indices[failed[1]]))
             return
@@ -428,7 +386,7 @@ class Scheduler:
             self._unit_made(owner, what, values)
         self._unit_over(owner)
 
-    def _unit_made(self, frame: _Frame, unit: Unit, values: Iterable[Any]) -> None:
+    def _unit_made(self, frame: Frame, unit: Unit, values: Iterable[Any]) -> None:
         self._made(frame, dict(zip(unit.writes, values, strict=True)))
         for at in unit.readers:
             frame.waits[at] -= 1
@@ -436,18 +394,18 @@ class Scheduler:
                 self._start(frame, frame.blueprint.units[at])
 
     @staticmethod
-    def _made(frame: _Frame, made: dict[int, Any]) -> None:
+    def _made(frame: Frame, made: dict[int, Any]) -> None:
         """Values are there; what is worth keeping is kept at once, whatever becomes of the row."""
         frame.values.update(made)
         if frame.recall is not None:
             frame.recall.learn(made)
 
     @staticmethod
-    def _unit_failed(frame: _Frame, failure: Failure, step: int) -> None:
+    def _unit_failed(frame: Frame, failure: Failure, step: int) -> None:
         if frame.fail_at is None or step < frame.fail_at:
             frame.fail_at, frame.failure = step, failure
 
-    def _unit_over(self, frame: _Frame) -> None:
+    def _unit_over(self, frame: Frame) -> None:
         frame.running -= 1
         if frame.running:
             return
@@ -469,7 +427,7 @@ class Scheduler:
             self._row_over(frame.fan, frame.index, outputs, None)
 
     def _row_over(
-        self, fan: _Fan, index: int, values: tuple[Any, ...] | None, failed: tuple[Failure, int] | None
+        self, fan: Fan, index: int, values: tuple[Any, ...] | None, failed: tuple[Failure, int] | None
     ) -> None:
         fan.open -= 1
         if fan is self._root:
@@ -488,7 +446,7 @@ class Scheduler:
         elif not fan.open:
             self._fan_over(fan)
 
-    def _fan_over(self, fan: _Fan) -> None:
+    def _fan_over(self, fan: Fan) -> None:
         frame, unit = fan.frame, fan.unit
         assert frame is not None and unit is not None and isinstance(unit.fan, MapStep)
         if fan.failure is not None and fan.failed is not None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-from hypernodes._program import columns_of
+from hypernodes._rows import columns_of
 
 __all__ = ["Table"]
 

@@ -15,8 +15,9 @@ from hypernodes._failure import Failure
 from hypernodes._late import importing
 from hypernodes._layout import Layout, batch_of, lay_out, rows_of_block
 from hypernodes._plan import SCOPE, SPAN, MapStep, Step
-from hypernodes._program import Program, columns_of, compile_program, is_async, recorded_call
+from hypernodes._program import Program, compile_program, is_async, recorded_call
 from hypernodes._record import is_stopped
+from hypernodes._rows import columns_of
 from hypernodes._table import Table
 
 __all__ = [

@@ -10,9 +10,10 @@ from typing import Any
 from hypernodes._cache import Cache, found_in
 from hypernodes._errors import quoted
 from hypernodes._hub import Route
-from hypernodes._memo import Memo, Recall
+from hypernodes._memo import Memo
 from hypernodes._plan import MapStep, Step
-from hypernodes._program import map_rows
+from hypernodes._recall import Recall
+from hypernodes._rows import map_rows
 
 __all__ = ["Lookup", "Lookups", "look_up"]
 
