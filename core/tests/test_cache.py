@@ -29,7 +29,7 @@ from hypernodes import (
     node,
 )
 from hypernodes._cache import Found
-from hypernodes._hub import MOST_LANES
+from hypernodes._lanes import MOST_LANES
 from hypernodes.testing import EventLog
 
 
