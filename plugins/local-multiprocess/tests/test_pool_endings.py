@@ -195,8 +195,8 @@ def test_a_second_ctrl_c_kills_at_once(run_script, tmp_path, tag):
 import signal
 from pool_support import tagged
 ask('remember_to_wait', {str(begun)!r}, {str(farewell)!r}).result(20)
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     signal.pause()
 except KeyboardInterrupt:
     try:
