@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -168,7 +169,8 @@ def test_exit_functions_run_when_sigterm_reaches_all_processes(run_script, tmp_p
     script = run_script(source)
     eventually(begun.exists)
     for pid in tagged(tag):
-        os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # those told first may have ended others by now
+            os.kill(pid, signal.SIGTERM)
     script.wait(20)
     eventually(lambda: tagged(tag) == [], seconds=2)
     assert farewell.read_text() == "goodbye"
