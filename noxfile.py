@@ -162,9 +162,10 @@ def all_plugins(session: nox.Session) -> None:
 
 @nox.session(python=OTHER_PYTHONS)
 def matrix(session: nox.Session) -> None:
-    """Everything together, every test, on the other Pythons."""
+    """Everything together on the other Pythons: every test on the last of them, in CI the quick ones on the rest."""
     install(session, EVERYTHING, *group("test"))
-    pytest(session)
+    quick = CI and session.python != OTHER_PYTHONS[-1]
+    pytest(session, *(["-m", "not slow"] if quick else []))
 
 
 @nox.session(venv_backend="uv")
