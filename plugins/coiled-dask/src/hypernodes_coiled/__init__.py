@@ -1,0 +1,1 @@
+"""`DaskEngine` and `DaskBackend`: pipelines on Dask clusters."""
