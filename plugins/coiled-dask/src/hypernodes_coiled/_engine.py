@@ -49,9 +49,10 @@ class DaskEngine(ExecutorEngine):
 
     def batches(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Batch]:
         """Raises `GraphError` for what a node needs and no worker has, before anything waits for it."""
-        if stage.demands and not inside_worker():
+        if not inside_worker():
             session: DaskSession = site.handles[SESSION]
-            resources_of(stage, session.pool())
+            pool, _ = session.ready()
+            resources_of(stage, pool)
         return super().batches(stage, tasks, site)
 
     def submit_stage(
