@@ -1,0 +1,3 @@
+"""A Modal control plane on this machine: the unmodified `modal` client runs against it without an account."""
+
+from __future__ import annotations
