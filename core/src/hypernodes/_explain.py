@@ -209,7 +209,8 @@ def _workers(backend: Any, steps: Sequence[Step]) -> str:
     named = getattr(backend, "map_strategy", None)
     if named is not None or any(step.lists is not None for step in steps):
         modes += f", map strategy {strategy_of(backend, steps)} ({'chosen by core' if named is None else 'named'})"
-    return f"{spec.summary or spec.name}; {modes}; {bound}"
+    about = backend.about()
+    return "; ".join([spec.summary or spec.name, modes, bound, *([about] if about else [])])
 
 
 def _unsendable(step: Step, backend: Backend) -> str:
