@@ -24,11 +24,11 @@ from hypernodes_modal._session import ModalSession
 class ModalBackend(Backend):
     """Run in containers on Modal: a run is one call, the items of a map are spread over up to `max_concurrent`.
 
-    `image` is a `modal.Image`, a function that makes one, or the id of a built one; without it there is Debian with this
-    Python's version. hypernodes and the packages of yours that this program has imported are added to each; `packages`
-    names others. `gpu` is a name such as `"A100"` or `"H100:2"`, `memory` text such as `"32GB"` or a number of MiB,
-    `cpu` a number of cores; a pair is what is reserved and the most. `timeout` is for one call, in seconds. `volumes`
-    are mounted by path, `secrets` come as environment variables: both may be given by name.
+    `image` is a `modal.Image`, a function that makes one, or the id of a built one; without it there is Debian with
+    this Python's version. hypernodes and the packages of yours that this program has imported are added to each;
+    `packages` names others. `gpu` is a name such as `"A100"` or `"H100:2"`, `memory` text such as `"32GB"` or a number
+    of MiB, `cpu` a number of cores; a pair is what is reserved and the most. `timeout` is for one call, in seconds.
+    `volumes` are mounted by path, `secrets` come as environment variables: both may be given by name.
 
     `engine` runs inside each container, with `max_workers` at once there. `retries` is how often Modal itself repeats a
     call whose container died. `min_containers` wait even when nothing runs, `buffer_containers` more than needed are

@@ -29,7 +29,8 @@ class Cost:
         money = "price unknown" if self.estimate is None else f"about ${self.estimate:,.4f} by the prices of {AS_OF}"
         billed = "" if self.billed is None else f"; Modal billed ${self.billed:,.4f}"
         plural = "" if self.containers == 1 else "s"
-        return f"{self.calls} calls kept {self.containers} container{plural} busy for {self.seconds:,.1f} s: {money}{billed}"
+        busy = f"{self.calls} calls kept {self.containers} container{plural} busy for {self.seconds:,.1f} s"
+        return f"{busy}: {money}{billed}"
 
 
 def hourly(gpu: str | None, cpu: Any, memory: Any) -> float | None:

@@ -39,6 +39,7 @@ def _refusal(told: dict[str, Any]) -> str:
         )
     try:
         import cloudpickle  # noqa: F401
+
         import hypernodes.plugin  # noqa: F401
     except ImportError as error:
         return f"the image cannot run hypernodes: {type(error).__name__}: {error}"
@@ -48,9 +49,9 @@ def _refusal(told: dict[str, Any]) -> str:
 def _run(told: dict[str, Any], payload: bytes, parts: dict[str, bytes], store: Any) -> bytes:
     if not payload:
         return b""
-    from hypernodes.plugin import receive_parts
+    from hypernodes.plugin import receive
 
-    return receive_parts(payload, _Parts(parts, told["stored"], store))
+    return receive(payload, _Parts(parts, told["stored"], store))
 
 
 class _Parts(dict):  # type: ignore[type-arg]

@@ -75,7 +75,7 @@ def uv_image(
 
 def packages_in(folder: Path) -> list[Path]:
     """The import packages that a project's folder holds, there or in its `src`."""
-    found = {}
+    found: dict[str, Path] = {}
     for place in (folder / "src", folder):
         for file in sorted(place.glob("*/__init__.py")):
             if file.parent.name.isidentifier() and file.parent.name != "tests":

@@ -22,7 +22,9 @@ LONGEST = 24 * 60 * 60
 """Seconds that one call may take on Modal."""
 
 _MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
-_MEBIBYTES = {unit: 1024**power for power, letter in enumerate("mgt") for unit in (f"{letter}", f"{letter}b", f"{letter}ib")}
+_MEBIBYTES = {
+    unit: 1024**power for power, letter in enumerate("mgt") for unit in (f"{letter}", f"{letter}b", f"{letter}ib")
+}
 _RESERVED = ("/", "/root", "/tmp")
 
 
@@ -37,7 +39,7 @@ def memory_in_mib(memory: object, option: str = "memory") -> int:
     if isinstance(memory, str):
         found = _MEMORY.fullmatch(memory)
         if found is not None and found[2].lower() in _MEBIBYTES:
-            size = float(found[1]) * _MEBIBYTES[found[2].lower()]
+            size: float = float(found[1]) * _MEBIBYTES[found[2].lower()]
             if size >= 1:
                 return math.ceil(size)
     raise fault(option, memory, "give text such as '32GB' or '512MB', or a whole number of MiB")
@@ -152,7 +154,9 @@ def _outside() -> int:
     import sys
 
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and (frame.f_globals.get("__name__", "").startswith("hypernodes_modal.") or frame.f_code.co_name == "__init__"):
+    while frame.f_back is not None and (
+        frame.f_globals.get("__name__", "").startswith("hypernodes_modal.") or frame.f_code.co_name == "__init__"
+    ):
         level, frame = level + 1, frame.f_back
     return level
 
@@ -178,5 +182,7 @@ def check_image(image: object) -> None:
     if isinstance(image, str) and image.startswith("im-"):
         return
     raise fault(
-        "image", image, "give a modal.Image, a function that makes one, the id of a built one ('im-...'), or leave it out"
+        "image",
+        image,
+        "give a modal.Image, a function that makes one, the id of a built one ('im-...'), or leave it out",
     )

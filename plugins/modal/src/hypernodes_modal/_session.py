@@ -11,7 +11,8 @@ from typing import Any
 
 from modal import exception as failures
 
-from hypernodes.plugin import Demand, PlaceError, Session, VersionMismatchError, join
+from hypernodes import VersionMismatchError
+from hypernodes.plugin import Demand, PlaceError, Session, payload_of
 from hypernodes_modal import _app, _errors
 from hypernodes_modal._cost import Ledger
 
@@ -32,35 +33,44 @@ class ModalSession(Session):
         self.backend, self.ledger = backend, ledger
         self.workers = backend.max_concurrent
         self.app = _app.acquire(key)
-        ledger.apps.add(self.app.app.app_id)
+        ledger.apps.add(str(self.app.app.app_id))
         self.calls: dict[int, Call] = {}
         self._functions: dict[Demand, Any] = {}
         self.proven = False  # whether a container ever answered
         self._probe: asyncio.Task[None] | None = None
 
-    def submit(self, payload: bytes) -> Future[bytes]:
-        return self.submit_request([payload], {})
+    def sized(self, demand: Demand) -> Session:
+        self.function_options(demand)  # what cannot be had is said before anything is sent
+        return _Sized(self, demand)
 
-    def submit_request(
-        self, frames: Sequence[Any], blobs: Mapping[str, Any], demand: Demand | None = None
-    ) -> Future[bytes]:
-        payload = join(frames)
+    def submit(self, payload: bytes) -> Future[bytes]:
+        return self.send(NOTHING, payload, {})
+
+    def submit_request(self, frames: Sequence[Any], blobs: Mapping[str, bytes]) -> Future[bytes]:
+        return self.send(NOTHING, payload_of(frames, {}), blobs)
+
+    def send(self, demand: Demand, payload: bytes, blobs: Mapping[str, bytes]) -> Future[bytes]:
+        """Let a container that has what is asked for take a request."""
         for size in (len(payload), *map(len, blobs.values())):
             if size > LARGEST:
                 raise PlaceError(
                     f"{size / 1024**2:,.0f} MB would be sent to Modal at once, and {LARGEST / 1024**2:,.0f} MB is the "
                     f"most; {_errors.VOLUME}"
                 )
-        call = Call(self, demand or NOTHING, payload, blobs)
+        call = Call(self, demand, payload, blobs)
         self.calls[id(call)] = call
         self.app.loop.call_soon_threadsafe(call.start)
         return call.future
+
+    def function_options(self, demand: Demand) -> dict[str, Any]:
+        options: dict[str, Any] = self.backend.function_options(demand)
+        return options
 
     def function(self, demand: Demand) -> Any:
         """The app's function with this backend's options, and what a demand asks for beyond them."""
         found = self._functions.get(demand)
         if found is None:
-            options = self.backend.function_options(demand)
+            options = self.function_options(demand)
             found = self.app.function.with_options(**options) if options else self.app.function
             self._functions[demand] = found
         return found
@@ -91,6 +101,19 @@ class ModalSession(Session):
     def close(self) -> None:
         self.abort()
         _app.release(self.app)
+
+
+class _Sized(Session):
+    """The session for calls that need this much."""
+
+    def __init__(self, session: ModalSession, demand: Demand) -> None:
+        self.session, self.demand = session, demand
+
+    def submit_request(self, frames: Sequence[Any], blobs: Mapping[str, bytes]) -> Future[bytes]:
+        return self.session.send(self.demand, payload_of(frames, {}), blobs)
+
+    def close(self) -> None:
+        """The session itself is closed."""
 
 
 class Call:
