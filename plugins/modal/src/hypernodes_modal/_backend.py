@@ -93,7 +93,11 @@ class ModalBackend(Backend):
             checked["map_execution"] = "parallel"
         for option, value in checked.items():
             object.__setattr__(self, option, value)
+        open_mode = self.node_execution is None and self.engine is None
         pair(self)
+        if open_mode:
+            # Nodes of an item run one after another in a container, and a copy with other options may say otherwise.
+            object.__setattr__(self, "node_execution", None)
 
     def __reduce__(self) -> Any:
         raise TypeError(

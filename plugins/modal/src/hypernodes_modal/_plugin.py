@@ -34,6 +34,10 @@ def engines() -> list[EngineSpec]:
 
 @hookimpl
 def refuse_pair(backend: BackendSpec, engine: EngineSpec) -> str | None:
-    if backend.name == "modal" and engine.name == "dask":
-        return "Dask schedules over a cluster of its own, and Modal's containers cannot reach each other as one"
+    if backend.name != "modal":
+        return None
+    if engine.name == "dask":
+        return "Dask schedules over a cluster of its own, and Modal's containers are none"
+    if engine.modes == ("sequential",):
+        return "it runs one item after another, and containers are there to run many; leave engine= out"
     return None
