@@ -1,0 +1,275 @@
+"""The control plane as a whole: a thread with a loop, two servers, and the parts that answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets as randomness
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from hypernodes_modal.testing._apps import Apps
+from hypernodes_modal.testing._blobs import Blobs
+from hypernodes_modal.testing._calls import Calls
+from hypernodes_modal.testing._containers import Containers
+from hypernodes_modal.testing._control_plane import ControlPlane
+from hypernodes_modal.testing._fleet import Fleet
+from hypernodes_modal.testing._functions import Functions
+from hypernodes_modal.testing._images import Images
+from hypernodes_modal.testing._launch import Launcher
+from hypernodes_modal.testing._links import Links
+from hypernodes_modal.testing._mounts import Mounts, Secrets
+from hypernodes_modal.testing._records import App, Container, Function, Image, Records, Volume
+from hypernodes_modal.testing._rpc import Endpoint, Switchboard
+from hypernodes_modal.testing._volumes import Volumes
+
+__all__ = ["LocalModal"]
+
+Answer = TypeVar("Answer")
+
+FORGOTTEN = 120.0
+"""Seconds without a sign of life after which an ephemeral app is stopped."""
+
+
+class LocalModal:
+    """A Modal control plane on this machine, with real container processes. See docs/testing-modal.md.
+
+    Args:
+        capacity: containers at once.
+        secrets: named secrets, by name.
+        gpus: names of the GPUs that may be asked for; None for any name.
+        pythons: interpreters for images of other Python versions, by minor version: each has `modal` installed.
+        input_plane: let clients call functions through the input plane instead of the control plane.
+        crash_limit: containers that may die under one input, or at the start of one function, before it fails.
+        cancel_grace: seconds that a container has to let go of a cancelled input, before it is killed.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int = 4,
+        secrets: Mapping[str, Mapping[str, str]] | None = None,
+        gpus: Sequence[str] | None = None,
+        pythons: Mapping[str, str | os.PathLike[str]] | None = None,
+        input_plane: bool = False,
+        crash_limit: int = 3,
+        cancel_grace: float = 10.0,
+    ) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity is {capacity}: LocalModal needs room for at least one container")
+        here = f"{sys.version_info.major}.{sys.version_info.minor}"
+        self._pythons = {here: sys.executable} | {version: os.fspath(path) for version, path in (pythons or {}).items()}
+        self._capacity, self._secrets, self._input_plane = capacity, secrets or {}, input_plane
+        self._gpus = None if gpus is None else frozenset(name.upper() for name in gpus)
+        self._crash_limit, self._cancel_grace = crash_limit, cancel_grace
+        self.token = (f"ak-{randomness.token_hex(8)}", f"as-{randomness.token_hex(16)}")
+        self.url = ""
+        self.fail_builds: str | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._records: Records | None = None
+        self._board: Switchboard | None = None
+        self._fleet: Fleet | None = None
+
+    # its life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> LocalModal:
+        """Open the servers. Raises what went wrong."""
+        if self._thread is not None:
+            raise RuntimeError("this LocalModal was started already; make another one")
+        started: list[BaseException | None] = []
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._main, args=(ready, started), name="LocalModal", daemon=True)
+        self._thread.start()
+        ready.wait()
+        if started and started[0] is not None:
+            self._thread.join()
+            raise started[0]
+        return self
+
+    def stop(self) -> None:
+        """End all containers, close the servers, and take away every file and link that was made."""
+        if self._loop is not None and self._thread is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._over.set)
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> LocalModal:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _main(self, ready: threading.Event, started: list[BaseException | None]) -> None:
+        try:
+            asyncio.run(self._serve(ready))
+        except BaseException as error:
+            if ready.is_set():
+                raise
+            started.append(error)
+        finally:
+            ready.set()
+
+    async def _serve(self, ready: threading.Event) -> None:
+        home = Path(tempfile.mkdtemp(prefix="local-modal-"))
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        records = self._records = Records(home)
+        links, blobs, calls = Links(), Blobs(records), Calls(records)
+        mounts, volumes = Mounts(records, blobs), Volumes(records, blobs, links)
+        apps = Apps(records, lambda app: fleet.arrange(), lambda app: (fleet.end(app), calls.end(app))[0])
+        launcher = Launcher(records, mounts, volumes, links, self._pythons, apps.layout, self._input_plane)
+        fleet = self._fleet = Fleet(records, calls, launcher, self._capacity, self._crash_limit, self._cancel_grace)
+        calls.arrange, calls.interrupt = fleet.arrange, fleet.interrupt
+        functions = Functions(records, volumes.check, fleet.arrange, self._gpus, self._input_plane)
+        images = Images(records, self._pythons, self._failing_build)
+        board = self._board = Switchboard(
+            [
+                *(apps, functions, images, mounts, Secrets(records, self._secrets), volumes, blobs),
+                *(ControlPlane(calls, lambda one: one.container and fleet.kill(one.container)),),
+                Containers(records, calls, fleet),
+            ],
+            self.token,
+        )
+        launcher.switchboard = board
+        endpoint = Endpoint(board)
+        try:
+            await blobs.open()
+            self.url = await endpoint.open()
+            ready.set()
+            while not self._over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._over.wait(), FORGOTTEN / 4)
+                apps.stop_forgotten(FORGOTTEN)
+        finally:
+            calls.shut()
+            await fleet.shut()
+            await endpoint.shut()
+            await blobs.shut()
+            links.shut()
+            shutil.rmtree(home, ignore_errors=True)
+
+    def _failing_build(self, commands: tuple[str, ...]) -> str | None:
+        pattern = self.fail_builds
+        if pattern is None:
+            return None
+        bad = next((command for command in commands if pattern in command), None)
+        return None if bad is None else f"Step failed: {bad}\nterminated with exit code 1"
+
+    # how to reach it --------------------------------------------------------------------------------------------
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables with which a program's `modal` talks to this control plane."""
+        return {
+            "MODAL_SERVER_URL": self.url,
+            "MODAL_TOKEN_ID": self.token[0],
+            "MODAL_TOKEN_SECRET": self.token[1],
+            "MODAL_DISABLE_API_PROXY": "1",
+        }
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[LocalModal]:
+        """Let `modal` in this process talk to this control plane: the default client is closed before and after."""
+        import modal
+
+        before = {name: os.environ.get(name) for name in self.environ}
+        os.environ.update(self.environ)
+        modal.Client.from_env().close()
+        try:
+            yield self
+        finally:
+            modal.Client.from_env().close()
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+    # what it knows ----------------------------------------------------------------------------------------------
+
+    def _known(self) -> Records:
+        if self._records is None:
+            raise RuntimeError("LocalModal was not started: use it as `with LocalModal() as local:`")
+        return self._records
+
+    @property
+    def apps(self) -> list[App]:
+        return list(self._known().apps)
+
+    @property
+    def functions(self) -> list[Function]:
+        """Functions and their variants, in the order in which they were made."""
+        return list(self._known().functions)
+
+    @property
+    def images(self) -> list[Image]:
+        return list(self._known().images)
+
+    @property
+    def volumes(self) -> list[Volume]:
+        return list(self._known().volumes)
+
+    @property
+    def containers(self) -> list[Container]:
+        """All containers so far, those that have ended included."""
+        return list(self._known().containers.values())
+
+    @property
+    def rpcs(self) -> Counter[str]:
+        """How often each RPC was called."""
+        return self._board.rpcs if self._board else Counter()
+
+    @property
+    def unimplemented(self) -> Counter[str]:
+        """RPCs that were called and are not served: a test should find none."""
+        return self._board.unimplemented if self._board else Counter()
+
+    @property
+    def errors(self) -> list[str]:
+        """Tracebacks of what went wrong in the control plane itself: a test should find none."""
+        return self._board.errors if self._board else []
+
+    def do(self, action: Callable[[], Answer]) -> Answer:
+        """Call something in the control plane's own thread, and give its answer."""
+        assert self._loop is not None
+
+        async def call() -> Answer:
+            return action()
+
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+
+    def wait(self, true: Callable[[], Any], timeout: float = 60.0) -> None:
+        """Wait until this is true, looking again whenever something changes. Raises TimeoutError."""
+        assert self._loop is not None
+        known = self._known()
+        waiting = asyncio.run_coroutine_threadsafe(known.bell.until(lambda: bool(true()), timeout), self._loop)
+        if not waiting.result():
+            raise TimeoutError(f"LocalModal waited {timeout:g} s in vain")
+
+    # trouble ----------------------------------------------------------------------------------------------------
+
+    def preempt(self, container: Container) -> None:
+        """Take a container's machine away: what it was doing begins again in another, and counts as no failure."""
+        self.do(lambda: self._running_fleet().kill(container))
+
+    def crash(self, container: Container, number: int = signal.SIGKILL) -> None:
+        """Let a container's process die of a signal, as if of itself."""
+        pid = container.pid
+        if pid is not None:
+            self.do(lambda: os.kill(pid, number))
+
+    def _running_fleet(self) -> Fleet:
+        if self._fleet is None:
+            raise RuntimeError("LocalModal was not started")
+        return self._fleet
