@@ -1,0 +1,7 @@
+"""The control plane that the tests of this package share, so that containers stay warm."""
+
+from __future__ import annotations
+
+from hypernodes_modal.testing.fixtures import local_modal, local_modal_session
+
+__all__ = ["local_modal", "local_modal_session"]
