@@ -9,12 +9,11 @@ import pytest
 
 from hypernodes import ModalBackend
 from hypernodes.testing import BackendContract, ManifestContract
-from hypernodes_modal.testing import LocalModal
 
 
 @pytest.fixture(scope="module")
-def contracted(plane: LocalModal) -> Iterator[Any]:
-    with ModalBackend(max_concurrent=2, app_name="contract") as backend:
+def contracted(client: Any) -> Iterator[Any]:
+    with ModalBackend(max_concurrent=2, app_name="contract", client=client) as backend:
         yield backend
 
 

@@ -79,7 +79,7 @@ class Apps:
         return message("AppCreateResponse", app_id=app.id, app_page_url=page, app_logs_url=page)
 
     def _new(self, name: str, environment: str, state: Any) -> App:
-        return self.records.apps.new(lambda id: App(id, name, environment or "main", state))
+        return self.records.apps.new(lambda key: App(key, name, environment or "main", state))
 
     async def AppHeartbeat(self, request: Any, caller: Caller) -> None:
         app = self.records.apps.get(request.app_id)

@@ -42,26 +42,14 @@ class Containers:
         def due() -> bool:
             return bool(function.pending) or container.state == "leaving"
 
-        while not container.state == "leaving":
-            await self._either(container, function.bell, due)
-            if container.state == "leaving":
-                break
+        while await function.bell.until(due) and container.state != "leaving":
             most = max(1, request.batch_max_size)
             if most > 1:  # a batch waits a moment for its last inputs
-                full = request.batch_linger_ms / 1000
-                await function.bell.until(lambda: len(function.pending) >= most, full)
-            taken = self.calls.take(function, most)
-            if taken:
+                linger = request.batch_linger_ms / 1000
+                await function.bell.until(lambda most=most: len(function.pending) >= most, linger)  # type: ignore[misc]
+            if taken := self.calls.take(function, most):
                 return message("FunctionGetInputsResponse", inputs=[self._deliver(container, one) for one in taken])
         return message("FunctionGetInputsResponse", inputs=[message("FunctionGetInputsItem", kill_switch=True)])
-
-    async def _either(self, container: Container, bell: Any, due: Any) -> None:
-        waits = [asyncio.ensure_future(one.until(due)) for one in (bell, container.bell)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in waits:
-                one.cancel()
 
     def _deliver(self, container: Container, one: Input) -> Any:
         one.state, one.container = "running", container

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from grpclib import Status
 
 from hypernodes_modal.testing._apps import unsigned
 from hypernodes_modal.testing._calls import Call, Calls, Input
+from hypernodes_modal.testing._fleet import Fleet
 from hypernodes_modal.testing._rpc import Caller, message, refuse
 
 __all__ = ["ControlPlane"]
@@ -20,11 +21,10 @@ OUTSTANDING = 1000
 
 
 class ControlPlane:
-    """Serves calls: map, outputs, retries, cancellation, and the data that generators send. `kill` ends containers."""
+    """Serves calls: map, outputs, retries, cancellation, and the data that generators send."""
 
-    def __init__(self, calls: Calls, kill: Callable[[Input], None]) -> None:
-        self.calls = calls
-        self._kill = kill
+    def __init__(self, calls: Calls, fleet: Fleet) -> None:
+        self.calls, self.fleet = calls, fleet
 
     async def FunctionMap(self, request: Any, caller: Caller) -> Any:
         call = self.calls.open(request.function_id, request.function_call_invocation_type, request.parent_input_id)
@@ -98,8 +98,8 @@ class ControlPlane:
         if request.terminate_containers:
             for one in call.inputs:
                 one.cancelled = True
-                if one.state == "running":
-                    self._kill(one)
+                if one.container is not None:
+                    self.fleet.kill(one.container)
         self.calls.cancel(call, "Input was cancelled by user")
 
     # generators -------------------------------------------------------------------------------------------------

@@ -156,17 +156,20 @@ class Fleet:
     def retire(self, container: Container) -> None:
         """Let a container end after what it is doing."""
         if container.alive:
-            container.state = "leaving"
-            container.bell.ring()
+            self._leave(container)
 
     def kill(self, container: Container, number: int = signal.SIGKILL) -> None:
         """End a container at once. What it was doing is put back into the queue, and counted as nobody's fault."""
         if container.state != "gone":
-            container.state = "leaving"
-            container.bell.ring()
+            self._leave(container)
             if container.pid is not None:
                 with suppress(ProcessLookupError):
                     os.killpg(container.pid, number)
+
+    def _leave(self, container: Container) -> None:
+        container.state = "leaving"
+        container.function.bell.ring()
+        container.bell.ring()
 
     def abandon(self, container: Container, one: Input, result: object) -> None:
         """End an input, and the container that does not let go of it."""
@@ -207,7 +210,7 @@ class Fleet:
 
 def slots(function: Function) -> int:
     """Inputs that one container of a function takes at once."""
-    return max(1, function.definition.max_concurrent_inputs, function.definition.batch_max_size)
+    return int(max(1, function.definition.max_concurrent_inputs, function.definition.batch_max_size))
 
 
 def last_words(container: Container) -> str:

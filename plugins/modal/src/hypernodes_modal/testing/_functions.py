@@ -28,8 +28,8 @@ OPTIONS = ("timeout_secs", "target_concurrent_inputs", "max_concurrent_inputs", 
 class Functions:
     """Serves the RPCs about functions.
 
-    `gpus` are the names of the GPUs that there are, or None for any. `check` may refuse a definition; `arrange` is called
-    when more or fewer containers may be wanted.
+    `gpus` are the names of the GPUs that there are, or None for any. `check` may refuse a definition; `arrange` is
+    called when more or fewer containers may be wanted.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Functions:
     async def FunctionPrecreate(self, request: Any, caller: Caller) -> Any:
         app = self.records.apps.get(request.app_id)
         known = self.records.functions.by_id.get(request.existing_function_id)
-        function = known or self.records.functions.new(lambda id: Function(id, app, request.function_name))
+        function = known or self.records.functions.new(lambda key: Function(key, app, request.function_name))
         function.handle = self._describe(function, request)
         reply = message("FunctionPrecreateResponse", function_id=function.id)
         reply.handle_metadata.CopyFrom(self.handle(function, caller))
@@ -71,7 +71,7 @@ class Functions:
         self._check_resources(definition)
         self._check(definition)
         known = self.records.functions.by_id.get(request.existing_function_id)
-        function = known or self.records.functions.new(lambda id: Function(id, app, definition.function_name))
+        function = known or self.records.functions.new(lambda key: Function(key, app, definition.function_name))
         function.definition = definition
         function.handle = self._describe(function, definition)
         reply = message(
@@ -155,7 +155,9 @@ class Functions:
             if same and known.definition == definition:
                 return self._bound(known, caller)
         variant = self.records.functions.new(
-            lambda id: Function(id, base.app, base.name, definition, base=base.id, parameters=request.serialized_params)
+            lambda key: Function(
+                key, base.app, base.name, definition, base=base.id, parameters=request.serialized_params
+            )
         )
         variant.handle = message("FunctionHandleMetadata")
         variant.handle.CopyFrom(base.handle)

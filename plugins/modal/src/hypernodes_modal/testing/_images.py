@@ -86,7 +86,7 @@ class Images:
         if definition.HasField("build_function"):
             commands.append("RUN FUNCTION")
         return self.records.images.new(
-            lambda id: Image(id, tuple(commands), python, environment, tuple(definition.secret_ids), definition)
+            lambda key: Image(key, tuple(commands), python, environment, tuple(definition.secret_ids), definition)
         )
 
     def _metadata(self, image: Image) -> Any:

@@ -61,7 +61,7 @@ class Launcher:
         return self.records.home / "containers" / container.id
 
     async def run(self, container: Container) -> int:
-        """Start the container, read what it writes, and answer its exit code. Raises OSError, ValueError at the start."""
+        """Start the container, read what it writes, and give its exit code. OSError, ValueError: it cannot start."""
         assert self.switchboard is not None
         container.endpoint = Endpoint(self.switchboard, container)
         url = await container.endpoint.open()

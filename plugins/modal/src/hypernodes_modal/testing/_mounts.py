@@ -46,7 +46,7 @@ class Mounts:
         files = {
             file.filename: (file.sha256_hex, file.mode if file.HasField("mode") else 0o644) for file in request.files
         }
-        mount = self.records.mounts.new(lambda id: Mount(id, request.deployment_name, files))
+        mount = self.records.mounts.new(lambda key: Mount(key, request.deployment_name, files))
         checksum = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
         handle = message("MountHandleMetadata", content_checksum_sha256_hex=checksum)
         return message("MountGetOrCreateResponse", mount_id=mount.id, handle_metadata=handle)
@@ -92,12 +92,12 @@ class Secrets:
     def __init__(self, records: Records, named: Mapping[str, Mapping[str, str]]) -> None:
         self.records = records
         for name, values in named.items():
-            secret = records.secrets.new(lambda id, n=name, v=values: Secret(id, n, dict(v)))  # type: ignore[misc]
+            secret = records.secrets.new(lambda key, n=name, v=values: Secret(key, n, dict(v)))  # type: ignore[misc]
             records.secrets.by_name["main", name] = secret
 
     async def SecretGetOrCreate(self, request: Any, caller: Caller) -> Any:
         secret = self.records.secrets.find(
-            request, lambda id: Secret(id, request.deployment_name, dict(request.env_dict))
+            request, lambda key: Secret(key, request.deployment_name, dict(request.env_dict))
         )
         missing = [key for key in request.required_keys if key not in secret.values]
         if missing:

@@ -18,16 +18,20 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from hypernodes_modal.testing._apps import Apps
+from hypernodes_modal.testing._billing import Billing
 from hypernodes_modal.testing._blobs import Blobs
 from hypernodes_modal.testing._calls import Calls
 from hypernodes_modal.testing._containers import Containers
 from hypernodes_modal.testing._control_plane import ControlPlane
+from hypernodes_modal.testing._dicts import Dicts
 from hypernodes_modal.testing._fleet import Fleet
 from hypernodes_modal.testing._functions import Functions
 from hypernodes_modal.testing._images import Images
+from hypernodes_modal.testing._input_plane import InputPlane
 from hypernodes_modal.testing._launch import Launcher
 from hypernodes_modal.testing._links import Links
 from hypernodes_modal.testing._mounts import Mounts, Secrets
+from hypernodes_modal.testing._queues import Queues
 from hypernodes_modal.testing._records import App, Container, Function, Image, Records, Volume
 from hypernodes_modal.testing._rpc import Endpoint, Switchboard
 from hypernodes_modal.testing._volumes import Volumes
@@ -46,6 +50,7 @@ class LocalModal:
     Args:
         capacity: containers at once.
         secrets: named secrets, by name.
+        rates: dollars an hour by resource, for billing: `"cpu"` a core, `"memory"` a GiB, GPUs by name.
         gpus: names of the GPUs that may be asked for; None for any name.
         pythons: interpreters for images of other Python versions, by minor version: each has `modal` installed.
         input_plane: let clients call functions through the input plane instead of the control plane.
@@ -59,6 +64,7 @@ class LocalModal:
         capacity: int = 4,
         secrets: Mapping[str, Mapping[str, str]] | None = None,
         gpus: Sequence[str] | None = None,
+        rates: Mapping[str, str] | None = None,
         pythons: Mapping[str, str | os.PathLike[str]] | None = None,
         input_plane: bool = False,
         crash_limit: int = 3,
@@ -69,6 +75,7 @@ class LocalModal:
         here = f"{sys.version_info.major}.{sys.version_info.minor}"
         self._pythons = {here: sys.executable} | {version: os.fspath(path) for version, path in (pythons or {}).items()}
         self._capacity, self._secrets, self._input_plane = capacity, secrets or {}, input_plane
+        self._rates = rates or {}
         self._gpus = None if gpus is None else frozenset(name.upper() for name in gpus)
         self._crash_limit, self._cancel_grace = crash_limit, cancel_grace
         self.token = (f"ak-{randomness.token_hex(8)}", f"as-{randomness.token_hex(16)}")
@@ -127,7 +134,12 @@ class LocalModal:
         records = self._records = Records(home)
         links, blobs, calls = Links(), Blobs(records), Calls(records)
         mounts, volumes = Mounts(records, blobs), Volumes(records, blobs, links)
-        apps = Apps(records, lambda app: fleet.arrange(), lambda app: (fleet.end(app), calls.end(app))[0])
+
+        def end(app: App) -> None:
+            fleet.end(app)
+            calls.end(app)
+
+        apps = Apps(records, lambda app: fleet.arrange(), end)
         launcher = Launcher(records, mounts, volumes, links, self._pythons, apps.layout, self._input_plane)
         fleet = self._fleet = Fleet(records, calls, launcher, self._capacity, self._crash_limit, self._cancel_grace)
         calls.arrange, calls.interrupt = fleet.arrange, fleet.interrupt
@@ -136,8 +148,8 @@ class LocalModal:
         board = self._board = Switchboard(
             [
                 *(apps, functions, images, mounts, Secrets(records, self._secrets), volumes, blobs),
-                *(ControlPlane(calls, lambda one: one.container and fleet.kill(one.container)),),
-                Containers(records, calls, fleet),
+                *(Dicts(records), Queues(records), Billing(records, self._rates)),
+                *(ControlPlane(calls, fleet), InputPlane(calls), Containers(records, calls, fleet)),
             ],
             self.token,
         )

@@ -23,7 +23,20 @@ if TYPE_CHECKING:
     from hypernodes_modal.testing._calls import Input
     from hypernodes_modal.testing._rpc import Endpoint
 
-__all__ = ["App", "Container", "Function", "Image", "LogLine", "Mount", "Records", "Secret", "Shelf", "Volume"]
+__all__ = [
+    "App",
+    "Container",
+    "Function",
+    "Image",
+    "LogLine",
+    "Mount",
+    "NamedDict",
+    "NamedQueue",
+    "Records",
+    "Secret",
+    "Shelf",
+    "Volume",
+]
 
 Thing = TypeVar("Thing")
 
@@ -136,6 +149,29 @@ class Volume:
 
 
 @dataclass
+class NamedDict:
+    """A dict: keys and values are the bytes that the client sent."""
+
+    id: str
+    name: str
+    entries: dict[bytes, bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass
+class NamedQueue:
+    """A queue: for each partition numbered values."""
+
+    id: str
+    name: str
+    partitions: dict[bytes, deque[tuple[int, bytes]]] = field(default_factory=dict, repr=False)
+    entries: int = 0
+    bell: Bell = field(default_factory=Bell, repr=False)
+
+    def partition(self, key: bytes) -> deque[tuple[int, bytes]]:
+        return self.partitions.setdefault(key, deque())
+
+
+@dataclass
 class Container:
     """A container, that is a process of this machine."""
 
@@ -222,6 +258,8 @@ class Records:
         self.mounts: Shelf[Mount] = Shelf("Mount", "mo", self.new_id)
         self.secrets: Shelf[Secret] = Shelf("Secret", "st", self.new_id)
         self.volumes: Shelf[Volume] = Shelf("Volume", "vo", self.new_id)
+        self.dicts: Shelf[NamedDict] = Shelf("Dict", "di", self.new_id)
+        self.queues: Shelf[NamedQueue] = Shelf("Queue", "qu", self.new_id)
         self.containers: dict[str, Container] = {}
         self.bell = Bell()
 

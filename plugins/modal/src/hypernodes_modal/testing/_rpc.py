@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 from grpclib import GRPCError, Status
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server, Stream
@@ -103,7 +103,7 @@ class Switchboard:
     def _check(self, name: str, stream: Stream[Any, Any], caller: Caller) -> None:
         if caller.container is not None or name in OPEN_TO_ALL:
             return  # a container is known by the address that only it was given
-        told = stream.metadata or {}
+        told: Any = stream.metadata or {}
         sent = f"{told.get('x-modal-token-id', '')}:{told.get('x-modal-token-secret', '')}"
         if "x-modal-auth-token" in told:
             return  # the input plane: the token was given out for a right pair

@@ -23,7 +23,7 @@ BLOCK = 8 * 1024 * 1024
 
 
 class Volumes:
-    """Serves the RPCs about volumes. All containers of a volume share its directory; commits and reloads are counted."""
+    """Serves the RPCs about volumes. Containers share a volume's directory; commits and reloads are counted."""
 
     def __init__(self, records: Records, blobs: Blobs, links: Links) -> None:
         self.records, self._blobs, self._links = records, blobs, links
