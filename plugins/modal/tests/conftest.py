@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hypernodes.testing import no_leaks
 from hypernodes_modal.testing.fixtures import local_modal, local_modal_session
 
-__all__ = ["local_modal", "local_modal_session"]
+__all__ = ["local_modal", "local_modal_session", "no_leaks"]
