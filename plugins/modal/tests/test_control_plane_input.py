@@ -56,7 +56,7 @@ def made(plane: LocalModal) -> Iterator[dict[str, Any]]:
         "work": app.function(serialized=True, name="work", retries=retries, max_containers=1)(made_work()),
         "count": app.function(serialized=True, name="count", is_generator=True)(made_count()),
     }
-    with plane.use(), modal.Client.from_credentials(*plane.token) as client, app.run(client=client):
+    with plane.client() as client, app.run(client=client):
         yield functions
 
 
