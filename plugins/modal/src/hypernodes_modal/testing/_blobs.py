@@ -59,7 +59,7 @@ class Blobs:
     async def BlobCreate(self, request: Any, caller: Caller) -> Any:
         blob_id = self.records.new_id("bl")
         url = f"{self.url}/blob/{blob_id}"
-        urls = message("UploadUrlList", items=[url]) if hasattr_message("UploadUrlList") else None
+        urls = message("UploadUrlList", items=[url])
         return message("BlobCreateResponse", blob_id=blob_id, upload_url=url, blob_ids=[blob_id], upload_urls=urls)
 
     async def BlobGet(self, request: Any, caller: Caller) -> Any:
@@ -89,9 +89,3 @@ class Blobs:
         with open(path, "rb") as file:
             file.seek(start)
             return web.Response(body=file.read(length))
-
-
-def hasattr_message(name: str) -> bool:
-    from modal_proto import api_pb2
-
-    return name in api_pb2.DESCRIPTOR.message_types_by_name

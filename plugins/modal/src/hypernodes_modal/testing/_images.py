@@ -15,7 +15,8 @@ from hypernodes_modal.testing._rpc import Caller, message, refuse
 
 __all__ = ["Images"]
 
-PYTHON = re.compile(r"(?:^|[/:\s-])python[:-]?v?\.?(\d+\.\d+)")
+PYTHON = re.compile(r"python(?:-build-standalone\.\d+\.|:)(\d+\.\d+)")
+"""In `FROM python:3.12.1-slim`, and in the name of the mount with which Modal adds a Python to other images."""
 
 
 class Images:
@@ -101,8 +102,6 @@ def python_of(commands: Iterable[str]) -> str:
     """The minor version of the Python that a layer brings, or nothing."""
     for command in commands:
         if command.startswith(("FROM", "python-build-standalone")) and (found := PYTHON.search(command)):
-            return found[1]
-        if command.startswith("python-build-standalone") and (found := re.search(r"(\d+\.\d+)", command)):
             return found[1]
     return ""
 

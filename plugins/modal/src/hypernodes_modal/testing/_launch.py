@@ -24,6 +24,9 @@ __all__ = ["HEARTBEAT", "Launcher"]
 HEARTBEAT = 120.0
 """Seconds for which a container leaves one question open whether there is something to cancel."""
 
+PATIENCE = 120.0
+"""Seconds that a start may take beyond what the function allows: a busy machine is slower than the cloud."""
+
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
 
 CRADLE = """
@@ -92,7 +95,7 @@ class Launcher:
         try:
             if container.state == "leaving":  # nobody needs it any more
                 self._kill(process.pid)
-            startup = container.function.definition.startup_timeout_secs or 300
+            startup = container.function.definition.startup_timeout_secs + PATIENCE
             timer = loop.call_later(startup, self._slow, container, process.pid)
             code = await process.wait()
             timer.cancel()

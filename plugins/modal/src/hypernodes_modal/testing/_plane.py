@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypernodes_modal.testing._apps import Apps
 from hypernodes_modal.testing._billing import Billing
@@ -35,6 +35,9 @@ from hypernodes_modal.testing._queues import Queues
 from hypernodes_modal.testing._records import App, Container, Function, Image, Records, Volume
 from hypernodes_modal.testing._rpc import Endpoint, Switchboard
 from hypernodes_modal.testing._volumes import Volumes
+
+if TYPE_CHECKING:
+    import modal
 
 __all__ = ["LocalModal"]
 
@@ -193,15 +196,32 @@ class LocalModal:
     @contextlib.contextmanager
     def use(self) -> Iterator[LocalModal]:
         """Let `modal` in this process talk to this control plane: the default client is closed before and after."""
+        with self._exported():
+            close_default_client()
+            try:
+                yield self
+            finally:
+                close_default_client()
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[modal.Client]:
+        """A client of this control plane alone, for `app.run(client=client)`."""
         import modal
 
+        with self._exported():  # the address is read when the client is made
+            client = modal.Client.from_credentials(*self.token)
+        try:
+            yield client
+        finally:
+            close(client)
+
+    @contextlib.contextmanager
+    def _exported(self) -> Iterator[None]:
         before = {name: os.environ.get(name) for name in self.environ}
         os.environ.update(self.environ)
-        modal.Client.from_env().close()
         try:
-            yield self
+            yield
         finally:
-            modal.Client.from_env().close()
             for name, value in before.items():
                 if value is None:
                     os.environ.pop(name, None)
@@ -285,3 +305,14 @@ class LocalModal:
         if self._fleet is None:
             raise RuntimeError("LocalModal was not started")
         return self._fleet
+
+
+def close_default_client() -> None:
+    """Close the client that `modal` keeps for the process. The next use makes one for the address of that time."""
+    import modal
+
+    close(modal.Client.from_env())
+
+
+def close(client: Any) -> None:
+    client.__exit__(None, None, None)  # older clients have no `close`

@@ -31,8 +31,13 @@ OPEN_TO_ALL = frozenset({"ClientHello"})
 
 
 def message(name: str, /, **fields: Any) -> Any:
-    """A message of this name, without the fields that are None or that the installed protocol does not have."""
-    kind = getattr(api_pb2, name)
+    """A message of this name, without the fields that are None or that the installed protocol does not have.
+
+    None if it has no such message either: so a part of another message is left out.
+    """
+    kind = getattr(api_pb2, name, None)
+    if kind is None:
+        return None
     known = kind.DESCRIPTOR.fields_by_name
     return kind(**{field: value for field, value in fields.items() if value is not None and field in known})
 

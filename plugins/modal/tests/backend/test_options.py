@@ -13,7 +13,7 @@ from typing import Any
 import modal
 import pytest
 
-from hypernodes import IncompatibleEngineError, LocalBackend, PlaceError, Pipeline, UnsendableError, node
+from hypernodes import IncompatibleEngineError, LocalBackend, Pipeline, PlaceError, UnsendableError, node
 from hypernodes.plugin import Demand
 from hypernodes_modal import ModalBackend
 
@@ -59,7 +59,7 @@ def test_gpus_that_are_known_say_nothing(gpu: str) -> None:
 
 
 def test_unknown_gpu_is_a_warning_with_the_nearest_at_the_users_line() -> None:
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="no GPU") as caught:
         backend = ModalBackend(gpu="A1000")
     assert str(caught[0].message) == (
         "ModalBackend: gpu='A1000' is no GPU that this version knows of (did you mean 'A100'?); it is sent to Modal as "
@@ -166,7 +166,7 @@ def test_modes_that_are_left_out_are_filled_in(modes: tuple[str | None, str | No
 
 
 def test_engine_that_only_modal_has_is_refused_elsewhere() -> None:
-    with pytest.raises(IncompatibleEngineError, match="it requires 'modal'.*backends that can: modal"):
+    with pytest.raises(IncompatibleEngineError, match=r"it requires 'modal'.*backends that can: modal"):
         LocalBackend(engine="container")
 
 

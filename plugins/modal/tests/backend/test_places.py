@@ -338,8 +338,8 @@ def test_request_that_is_too_large_says_to_use_a_volume(shared: Any, monkeypatch
     with pytest.raises(PlaceError) as caught:
         far(same, backend=shared).run(data=os.urandom(5 * 1024**2))
     assert str(caught.value) == (
-        "5 MB would be sent to Modal at once, and 4 MB is the most; put large values into a modal.Volume, mount it with "
-        "ModalBackend(volumes=...), and pass their paths"
+        "5 MB would be sent to Modal at once, and 4 MB is the most; put large values into a modal.Volume, mount it "
+        "with ModalBackend(volumes=...), and pass their paths"
     )
 
 

@@ -1,0 +1,42 @@
+"""The control plane that the tests of the backend share, so that containers stay warm."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import modal
+import pytest
+
+from hypernodes_modal.testing import LocalModal
+
+REAL = os.environ.get("HYPERNODES_MODAL_REAL") == "1"
+"""Whether a human asked for the tests that need an account, marked `cloud`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not REAL:
+        for item in items:
+            if item.get_closest_marker("cloud"):
+                item.add_marker(pytest.mark.skip(reason="needs an account with Modal: HYPERNODES_MODAL_REAL=1"))
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[LocalModal]:
+    """The control plane of the backend's tests: an input fails with the first container that dies under it."""
+    with LocalModal(capacity=3, crash_limit=1, secrets={"named": {"NAMED_TOKEN": "of-the-name"}}) as plane:
+        yield plane
+        assert plane.unimplemented == {}
+        assert plane.errors == []
+
+
+@pytest.fixture(scope="session")
+def client(plane: LocalModal) -> Iterator[Any]:
+    """A client of that control plane alone, whatever other planes there are."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in plane.environ.items():
+            patch.setenv(name, value)
+        client = modal.Client.from_credentials(*plane.token)
+    with client:
+        yield client
