@@ -121,7 +121,7 @@ def test_no_item_is_lost_while_containers_are_killed_and_preempted(plane: LocalM
     assert faulty_map(plane, shared, faults, seed=1) >= 1
 
 
-def test_item_that_runs_too_long_is_stopped_and_fails_alone(client: Any, tmp_path: Path) -> None:
+def test_item_that_runs_too_long_is_stopped_and_fails_alone(client: Any) -> None:
     @node(output_name="y")
     def stall(x: int) -> int:
         while x == 1:
@@ -137,7 +137,7 @@ def test_item_that_runs_too_long_is_stopped_and_fails_alone(client: Any, tmp_pat
 
 
 def test_containers_that_die_as_they_start_are_no_fault_of_an_item(
-    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plane: LocalModal, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What the backend calls in a container is found in /root first: here a package that ends the process.
     package = tmp_path / "hypernodes_modal"

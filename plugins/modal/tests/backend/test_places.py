@@ -203,7 +203,7 @@ def test_imported_packages_of_the_user_come_along(
 # modes and engines ---------------------------------------------------------------------------------------------------
 
 
-def test_items_are_spread_over_containers(client: Any, image: Any, tmp_path: Path) -> None:
+def test_items_are_spread_over_containers(plane: LocalModal, client: Any, image: Any, tmp_path: Path) -> None:
     @node(output_name="container")
     def meet(x: int) -> str:
         """Waits until another container has come, so that one alone cannot do both."""
