@@ -11,8 +11,9 @@ from typing import Any
 from grpclib import Status
 from modal_proto import api_pb2
 
-from hypernodes_modal.testing._records import App, LogLine, Records
+from hypernodes_modal.testing._records import App, LogLine
 from hypernodes_modal.testing._rpc import Caller, message, refuse
+from hypernodes_modal.testing._shelf import Records
 
 __all__ = ["Apps", "unsigned"]
 

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from hypernodes_modal.testing._records import App, Container, Records
+from hypernodes_modal.testing._records import App, Container
 from hypernodes_modal.testing._rpc import Caller, message
+from hypernodes_modal.testing._shelf import Records
 
 __all__ = ["Billing"]
 

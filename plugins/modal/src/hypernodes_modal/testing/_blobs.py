@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 from grpclib import Status
 
-from hypernodes_modal.testing._records import Records
 from hypernodes_modal.testing._rpc import Caller, message, refuse
+from hypernodes_modal.testing._shelf import Records
 
 __all__ = ["Blobs"]
 
@@ -33,14 +34,15 @@ class Blobs:
 
     async def open(self) -> None:
         site = web.Application(client_max_size=1 << 40)
-        site.router.add_put("/blob/{id}", self._put_blob)
-        site.router.add_get("/blob/{id}", self._get_blob)
-        site.router.add_put("/block/{checksum}", self._put_block)
-        site.router.add_get("/volume/{id}", self._get_range)
+        secret = f"/{secrets.token_hex(16)}"  # whoever knows an address may use it: nobody guesses these
+        site.router.add_put(secret + "/blob/{id}", self._put_blob)
+        site.router.add_get(secret + "/blob/{id}", self._get_blob)
+        site.router.add_put(secret + "/block/{checksum}", self._put_block)
+        site.router.add_get(secret + "/volume/{id}", self._get_range)
         self._runner = web.AppRunner(site, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}{secret}"
 
     async def shut(self) -> None:
         if self._runner is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,8 +14,9 @@ from grpclib import Status
 from modal_proto import api_pb2
 
 from hypernodes_modal.testing._bell import Bell
-from hypernodes_modal.testing._records import App, Container, Function, Records
+from hypernodes_modal.testing._records import App, Container, Function
 from hypernodes_modal.testing._rpc import message, refuse
+from hypernodes_modal.testing._shelf import Records
 
 __all__ = ["Call", "Calls", "Input", "failed", "terminated", "timed_out"]
 
@@ -64,20 +67,25 @@ class Call:
     outputs: list[tuple[int, Any]] = field(default_factory=list)
     chunks: list[Any] = field(default_factory=list)
     entries: int = 0
+    unfinished: int = 0
     bell: Bell = field(default_factory=Bell)
 
-    @property
-    def unfinished(self) -> int:
-        return sum(one.state != "done" for one in self.inputs)
+    def after(self, entry: int) -> list[tuple[int, Any]]:
+        """The outputs that came after this entry."""
+        return self.outputs[bisect.bisect_right(self.outputs, entry, key=lambda output: output[0]) :]
 
 
 class Calls:
-    """The state of all calls. `arrange` is called when there is something new to run, `interrupt` to stop an input."""
+    """The state of all calls. `arrange` is called when there is something new to run, `interrupt` to stop an input.
+
+    `waiting` counts, by input, what it has called and waits for.
+    """
 
     def __init__(self, records: Records) -> None:
         self.records = records
         self.calls: dict[str, Call] = {}
         self.inputs: dict[str, Input] = {}
+        self.waiting: Counter[str] = Counter()
         self.arrange: Callable[[], None] = lambda: None
         self.interrupt: Callable[[Input], None] = lambda one: None
         self._delayed: set[asyncio.TimerHandle] = set()
@@ -101,19 +109,19 @@ class Calls:
         one = Input(self.records.new_id("in"), call, idx, payload)
         self.inputs[one.id] = one
         call.inputs.append(one)
+        self._count(one, 1)
         self._queue(one)
         return one
 
     def again(self, one: Input, retry_count: int = 0) -> None:
         """The client asks to try an input again: its earlier output counts no more."""
+        if one.state != "done":
+            return  # it is still being tried
         one.retry_count = retry_count or one.retry_count + 1
         one.call.outputs = [(entry, item) for entry, item in one.call.outputs if item.input_id != one.id]
         one.crashes = 0
+        self._count(one, 1)
         self._queue(one)
-
-    def parents(self) -> set[str]:
-        """The inputs that wait for calls which they have made."""
-        return {call.parent for call in self.calls.values() if call.parent and call.unfinished}
 
     def take(self, function: Function, most: int) -> list[Input]:
         """Take what waits, oldest first, for a container."""
@@ -154,6 +162,7 @@ class Calls:
         call = one.call
         task_id = one.container.id if one.container else ""
         one.state, one.container = "done", None
+        self._count(one, -1)
         call.entries += 1
         item = message(
             "FunctionGetOutputsItem",
@@ -196,6 +205,13 @@ class Calls:
     def shut(self) -> None:
         for handle in self._delayed:
             handle.cancel()
+
+    def _count(self, one: Input, change: int) -> None:
+        one.call.unfinished += change
+        if parent := one.call.parent:
+            self.waiting[parent] += change
+            if not self.waiting[parent]:
+                del self.waiting[parent]
 
     def _queue(self, one: Input) -> None:
         one.state = "pending"

@@ -10,8 +10,9 @@ from grpclib import Status
 from hypernodes_modal.testing._calls import Calls, Input, timed_out
 from hypernodes_modal.testing._fleet import Fleet
 from hypernodes_modal.testing._launch import HEARTBEAT
-from hypernodes_modal.testing._records import Container, Records
+from hypernodes_modal.testing._records import Container
 from hypernodes_modal.testing._rpc import Caller, message, refuse
+from hypernodes_modal.testing._shelf import Records
 
 __all__ = ["Containers"]
 

@@ -70,7 +70,7 @@ class ControlPlane:
         last = request.end_idx if request.HasField("end_idx") else float("inf")
 
         def found() -> list[tuple[int, Any]]:
-            return [(entry, item) for entry, item in call.outputs if entry > after and first <= item.idx <= last]
+            return [one for one in call.after(after) if first <= one[1].idx <= last]
 
         await call.bell.until(lambda: bool(found()), min(request.timeout, 55.0))
         ready = found()[: request.max_values or None]

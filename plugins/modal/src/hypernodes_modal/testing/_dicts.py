@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from hypernodes_modal.testing._records import NamedDict, Records
+from hypernodes_modal.testing._records import NamedDict
 from hypernodes_modal.testing._rpc import Caller, message
+from hypernodes_modal.testing._shelf import Records
 
 __all__ = ["Dicts"]
 

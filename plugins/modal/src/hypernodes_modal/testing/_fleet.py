@@ -11,7 +11,8 @@ from contextlib import suppress
 
 from hypernodes_modal.testing._calls import Calls, Input, failed, terminated
 from hypernodes_modal.testing._launch import Launcher
-from hypernodes_modal.testing._records import App, Container, Function, Records
+from hypernodes_modal.testing._records import App, Container, Function
+from hypernodes_modal.testing._shelf import Records
 
 __all__ = ["Fleet"]
 
@@ -33,6 +34,7 @@ class Fleet:
         self._launcher = launcher
         self._capacity, self._crash_limit, self._cancel_grace = capacity, crash_limit, cancel_grace
         self._lives: set[asyncio.Task[None]] = set()
+        self._present: list[Container] = []
         self._closed = False
 
     # how many ---------------------------------------------------------------------------------------------------
@@ -49,15 +51,17 @@ class Fleet:
                     self._start(function)
 
     def _alive(self, function: Function) -> list[Container]:
-        return [one for one in self.records.containers.values() if one.function is function and one.alive]
+        return [one for one in function.containers if one.alive]
 
     def _wanted(self, function: Function) -> int:
         """Containers to start for what waits, and for what the autoscaler was told to keep."""
+        settings = function.settings
+        if not (function.pending or settings.min_containers or settings.buffer_containers):
+            return 0
         alive = self._alive(function)
         each = slots(function)
         free = sum(each - len(one.running) for one in alive)
         missing = -(-max(0, len(function.pending) - free) // each)
-        settings = function.settings
         active = bool(function.pending) or any(one.running for one in alive)
         published = function.id in function.app.functions.values()
         kept = settings.min_containers if published else 0
@@ -68,9 +72,9 @@ class Fleet:
         return min(wanted, settings.max_containers - len(alive)) if settings.max_containers else wanted
 
     def _room(self, function: Function) -> bool:
-        waiting = self.calls.parents()
-        present = [one for one in self.records.containers.values() if one.alive]
-        counted = [one for one in present if not one.running or not waiting.issuperset(one.running)]
+        waiting = self.calls.waiting
+        alive = [one for one in self._present if one.alive]
+        counted = [one for one in alive if not one.running or any(key not in waiting for key in one.running)]
         if len(counted) < self._capacity:
             return True
         idle = [one for one in counted if one.state == "ready" and not one.running and one.function is not function]
@@ -83,6 +87,8 @@ class Fleet:
     def _start(self, function: Function) -> None:
         container = Container(self.records.new_id("ta"), function)
         self.records.containers[container.id] = container
+        function.containers.append(container)
+        self._present.append(container)
         life = asyncio.get_running_loop().create_task(self._live(container))
         self._lives.add(life)
         life.add_done_callback(self._lives.discard)
@@ -106,6 +112,8 @@ class Fleet:
     def _bury(self, container: Container, why: str) -> None:
         function, was = container.function, container.state
         container.state = "gone"
+        function.containers.remove(container)
+        self._present.remove(container)
         why = why or f"its container {container.id} ended with exit code {container.exit_code}{last_words(container)}"
         for one in list(container.running.values()):
             self.release(container, one)
@@ -196,13 +204,13 @@ class Fleet:
 
     def end(self, app: App) -> None:
         """Kill the containers of an app that was stopped."""
-        for container in list(self.records.containers.values()):
+        for container in list(self._present):
             if container.function.app is app:
                 self.kill(container)
 
     async def shut(self) -> None:
         self._closed = True
-        for container in list(self.records.containers.values()):
+        for container in list(self._present):
             self.kill(container)
         if self._lives:
             await asyncio.wait(self._lives)

@@ -8,8 +8,9 @@ from typing import Any
 from grpclib import Status
 from modal_proto import api_pb2
 
-from hypernodes_modal.testing._records import Function, Records
+from hypernodes_modal.testing._records import Function
 from hypernodes_modal.testing._rpc import Caller, message, refuse
+from hypernodes_modal.testing._shelf import Records
 
 __all__ = ["Functions"]
 
@@ -135,7 +136,7 @@ class Functions:
 
     async def FunctionGetCurrentStats(self, request: Any, caller: Caller) -> Any:
         function = self.records.functions.get(request.function_id)
-        alive = [one for one in self.records.containers.values() if one.function is function and one.alive]
+        alive = [one for one in function.containers if one.alive]
         running = sum(len(one.running) for one in alive)
         return message(
             "FunctionStats", backlog=len(function.pending), num_total_tasks=len(alive), num_running_inputs=running

@@ -10,8 +10,9 @@ from typing import Any
 from grpclib import Status
 from modal_proto import api_pb2
 
-from hypernodes_modal.testing._records import Image, Records
+from hypernodes_modal.testing._records import Image
 from hypernodes_modal.testing._rpc import Caller, message, refuse
+from hypernodes_modal.testing._shelf import Records
 
 __all__ = ["Images"]
 
@@ -86,8 +87,12 @@ class Images:
         commands += definition.dockerfile_commands
         if definition.HasField("build_function"):
             commands.append("RUN FUNCTION")
+        copied = [mount_id for base in bases for mount_id in base.mounts]
+        if definition.context_mount_id and "COPY . /" in definition.dockerfile_commands:
+            copied.append(definition.context_mount_id)
+        secrets = tuple(definition.secret_ids)
         return self.records.images.new(
-            lambda key: Image(key, tuple(commands), python, environment, tuple(definition.secret_ids), definition)
+            lambda key: Image(key, tuple(commands), python, environment, secrets, tuple(copied), definition)
         )
 
     def _metadata(self, image: Image) -> Any:

@@ -67,11 +67,8 @@ class InputPlane:
         call = self.calls.get(request.map_token)
         after = int((request.last_entry_id or "0").partition("-")[0])
 
-        def found() -> list[tuple[int, Any]]:
-            return [(entry, item) for entry, item in call.outputs if entry > after]
-
-        await call.bell.until(lambda: bool(found()), min(request.timeout, 55.0))
-        ready = found()
+        await call.bell.until(lambda: bool(call.after(after)), min(request.timeout, 55.0))
+        ready = call.after(after)
         entry = ready[-1][0] if ready else after
         return message("MapAwaitResponse", outputs=[item for _, item in ready], last_entry_id=f"{entry}-0")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +16,9 @@ from modal_proto import api_pb2
 
 from hypernodes_modal.testing._links import Links
 from hypernodes_modal.testing._mounts import Mounts, overlay
-from hypernodes_modal.testing._records import Container, LogLine, Records
+from hypernodes_modal.testing._records import Container, LogLine
 from hypernodes_modal.testing._rpc import Endpoint, Switchboard
+from hypernodes_modal.testing._shelf import Records
 from hypernodes_modal.testing._volumes import Volumes
 
 __all__ = ["HEARTBEAT", "Launcher"]
@@ -24,8 +26,13 @@ __all__ = ["HEARTBEAT", "Launcher"]
 HEARTBEAT = 120.0
 """Seconds for which a container leaves one question open whether there is something to cancel."""
 
+VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+
 PATIENCE = 120.0
 """Seconds that a start may take beyond what the function allows: a busy machine is slower than the cloud."""
+
+GRACE = 5.0
+"""Seconds for what a container has written last to be read."""
 
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
 
@@ -67,10 +74,10 @@ class Launcher:
         """Start the container, read what it writes, and give its exit code. OSError, ValueError: it cannot start."""
         assert self.switchboard is not None
         container.endpoint = Endpoint(self.switchboard, container)
-        url = await container.endpoint.open()
         home, root = self.home(container), self.home(container) / "root"
         for folder in (root, home / "tmp"):
             folder.mkdir(parents=True)
+        url = await container.endpoint.open(home / "socket")
         self._furnish(container, root)
         (home / "arguments").write_bytes(self._arguments(container, url).SerializeToString())
         image = self.records.images.by_id.get(container.function.definition.image_id)
@@ -101,7 +108,9 @@ class Launcher:
             timer.cancel()
         finally:
             self._kill(process.pid)  # what it may have started
-            await asyncio.wait(readers)
+            _, open_still = await asyncio.wait(readers, timeout=GRACE)
+            for reader in open_still:  # something that the container started elsewhere still holds its output
+                reader.cancel()
             if process.stdin is not None:
                 process.stdin.close()
         return code
@@ -125,7 +134,8 @@ class Launcher:
 
     def _furnish(self, container: Container, root: Path) -> None:
         definition = container.function.definition
-        for mount_id in definition.mount_ids:
+        image = self.records.images.by_id.get(definition.image_id)
+        for mount_id in (*(image.mounts if image else ()), *definition.mount_ids):
             inside = self.mounts.lay_out(mount_id) / "root"
             if inside.is_dir():
                 overlay(inside, root)
@@ -155,7 +165,8 @@ class Launcher:
         definition, records = container.function.definition, self.records
         image = records.images.by_id.get(definition.image_id)
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        environment |= image.environment if image else {}
+        for name, value in (image.environment if image else {}).items():
+            environment[name] = VARIABLE.sub(lambda found: environment.get(found[1] or found[2], ""), value)
         for secret_id in (*(image.secrets if image else ()), *definition.secret_ids):
             environment |= records.secrets.get(secret_id).values
         return environment | {

@@ -12,8 +12,9 @@ from typing import Any
 from grpclib import Status
 
 from hypernodes_modal.testing._blobs import Blobs
-from hypernodes_modal.testing._records import Mount, Records, Secret
+from hypernodes_modal.testing._records import Mount, Secret
 from hypernodes_modal.testing._rpc import Caller, message, refuse
+from hypernodes_modal.testing._shelf import Records
 
 __all__ = ["Mounts", "Secrets"]
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import secrets as randomness
-import shutil
 import signal
 import sys
 import tempfile
@@ -17,24 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hypernodes_modal.testing._apps import Apps
-from hypernodes_modal.testing._billing import Billing
-from hypernodes_modal.testing._blobs import Blobs
-from hypernodes_modal.testing._calls import Calls
-from hypernodes_modal.testing._containers import Containers
-from hypernodes_modal.testing._control_plane import ControlPlane
-from hypernodes_modal.testing._dicts import Dicts
-from hypernodes_modal.testing._fleet import Fleet
-from hypernodes_modal.testing._functions import Functions
-from hypernodes_modal.testing._images import Images
-from hypernodes_modal.testing._input_plane import InputPlane
-from hypernodes_modal.testing._launch import Launcher
-from hypernodes_modal.testing._links import Links
-from hypernodes_modal.testing._mounts import Mounts, Secrets
-from hypernodes_modal.testing._queues import Queues
-from hypernodes_modal.testing._records import App, Container, Function, Image, Records, Volume
-from hypernodes_modal.testing._rpc import Endpoint, Switchboard
-from hypernodes_modal.testing._volumes import Volumes
+from hypernodes_modal.testing._parts import Parts, Settings
+from hypernodes_modal.testing._records import App, Container, Function, Image, Volume
+from hypernodes_modal.testing._shelf import Records
 
 if TYPE_CHECKING:
     import modal
@@ -42,9 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["LocalModal"]
 
 Answer = TypeVar("Answer")
-
-FORGOTTEN = 120.0
-"""Seconds without a sign of life after which an ephemeral app is stopped."""
 
 
 class LocalModal:
@@ -59,6 +40,7 @@ class LocalModal:
         input_plane: let clients call functions through the input plane instead of the control plane.
         crash_limit: containers that may die under one input, or at the start of one function, before it fails.
         cancel_grace: seconds that a container has to let go of a cancelled input, before it is killed.
+        client_timeout: seconds without a sign of life from its client after which an ephemeral app is stopped.
     """
 
     def __init__(
@@ -72,23 +54,30 @@ class LocalModal:
         input_plane: bool = False,
         crash_limit: int = 3,
         cancel_grace: float = 10.0,
+        client_timeout: float = 120.0,
     ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity is {capacity}: LocalModal needs room for at least one container")
         here = f"{sys.version_info.major}.{sys.version_info.minor}"
-        self._pythons = {here: sys.executable} | {version: os.fspath(path) for version, path in (pythons or {}).items()}
-        self._capacity, self._secrets, self._input_plane = capacity, secrets or {}, input_plane
-        self._rates = rates or {}
-        self._gpus = None if gpus is None else frozenset(name.upper() for name in gpus)
-        self._crash_limit, self._cancel_grace = crash_limit, cancel_grace
         self.token = (f"ak-{randomness.token_hex(8)}", f"as-{randomness.token_hex(16)}")
+        self._told = Settings(
+            token=self.token,
+            capacity=capacity,
+            secrets=secrets or {},
+            gpus=None if gpus is None else frozenset(name.upper() for name in gpus),
+            rates=rates or {},
+            pythons={here: sys.executable} | {version: os.fspath(path) for version, path in (pythons or {}).items()},
+            input_plane=input_plane,
+            crash_limit=crash_limit,
+            cancel_grace=cancel_grace,
+        )
+        self._client_timeout = client_timeout
         self.url = ""
         self.fail_builds: str | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._records: Records | None = None
-        self._board: Switchboard | None = None
-        self._fleet: Fleet | None = None
+        self._over: asyncio.Event | None = None
+        self._parts: Parts | None = None
 
     # its life ---------------------------------------------------------------------------------------------------
 
@@ -108,7 +97,7 @@ class LocalModal:
 
     def stop(self) -> None:
         """End all containers, close the servers, and take away every file and link that was made."""
-        if self._loop is not None and self._thread is not None and self._thread.is_alive():
+        if self._loop is not None and self._over is not None and self._thread is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._over.set)
         if self._thread is not None:
             self._thread.join()
@@ -134,45 +123,16 @@ class LocalModal:
     async def _serve(self, ready: threading.Event) -> None:
         home = Path(tempfile.mkdtemp(prefix="local-modal-"))
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        records = self._records = Records(home)
-        links, blobs, calls = Links(), Blobs(records), Calls(records)
-        mounts, volumes = Mounts(records, blobs), Volumes(records, blobs, links)
-
-        def end(app: App) -> None:
-            fleet.end(app)
-            calls.end(app)
-
-        apps = Apps(records, lambda app: fleet.arrange(), end)
-        launcher = Launcher(records, mounts, volumes, links, self._pythons, apps.layout, self._input_plane)
-        fleet = self._fleet = Fleet(records, calls, launcher, self._capacity, self._crash_limit, self._cancel_grace)
-        calls.arrange, calls.interrupt = fleet.arrange, fleet.interrupt
-        functions = Functions(records, volumes.check, fleet.arrange, self._gpus, self._input_plane)
-        images = Images(records, self._pythons, self._failing_build)
-        board = self._board = Switchboard(
-            [
-                *(apps, functions, images, mounts, Secrets(records, self._secrets), volumes, blobs),
-                *(Dicts(records), Queues(records), Billing(records, self._rates)),
-                *(ControlPlane(calls, fleet), InputPlane(calls), Containers(records, calls, fleet)),
-            ],
-            self.token,
-        )
-        launcher.switchboard = board
-        endpoint = Endpoint(board)
+        parts = self._parts = Parts(home, self._told, self._failing_build)
         try:
-            await blobs.open()
-            self.url = await endpoint.open()
+            self.url = await parts.open()
             ready.set()
             while not self._over.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._over.wait(), FORGOTTEN / 4)
-                apps.stop_forgotten(FORGOTTEN)
+                    await asyncio.wait_for(self._over.wait(), self._client_timeout / 4)
+                parts.apps.stop_forgotten(self._client_timeout)
         finally:
-            calls.shut()
-            await fleet.shut()
-            await endpoint.shut()
-            await blobs.shut()
-            links.shut()
-            shutil.rmtree(home, ignore_errors=True)
+            await parts.shut()
 
     def _failing_build(self, commands: tuple[str, ...]) -> str | None:
         pattern = self.fail_builds
@@ -190,6 +150,7 @@ class LocalModal:
             "MODAL_SERVER_URL": self.url,
             "MODAL_TOKEN_ID": self.token[0],
             "MODAL_TOKEN_SECRET": self.token[1],
+            "MODAL_ENVIRONMENT": "main",
             "MODAL_DISABLE_API_PROXY": "1",
         }
 
@@ -231,9 +192,12 @@ class LocalModal:
     # what it knows ----------------------------------------------------------------------------------------------
 
     def _known(self) -> Records:
-        if self._records is None:
+        return self._started().records
+
+    def _started(self) -> Parts:
+        if self._parts is None:
             raise RuntimeError("LocalModal was not started: use it as `with LocalModal() as local:`")
-        return self._records
+        return self._parts
 
     @property
     def apps(self) -> list[App]:
@@ -260,17 +224,17 @@ class LocalModal:
     @property
     def rpcs(self) -> Counter[str]:
         """How often each RPC was called."""
-        return self._board.rpcs if self._board else Counter()
+        return self._started().board.rpcs
 
     @property
     def unimplemented(self) -> Counter[str]:
         """RPCs that were called and are not served: a test should find none."""
-        return self._board.unimplemented if self._board else Counter()
+        return self._started().board.unimplemented
 
     @property
     def errors(self) -> list[str]:
         """Tracebacks of what went wrong in the control plane itself: a test should find none."""
-        return self._board.errors if self._board else []
+        return self._started().board.errors
 
     def do(self, action: Callable[[], Answer]) -> Answer:
         """Call something in the control plane's own thread, and give its answer."""
@@ -293,18 +257,13 @@ class LocalModal:
 
     def preempt(self, container: Container) -> None:
         """Take a container's machine away: what it was doing begins again in another, and counts as no failure."""
-        self.do(lambda: self._running_fleet().kill(container))
+        self.do(lambda: self._started().fleet.kill(container))
 
     def crash(self, container: Container, number: int = signal.SIGKILL) -> None:
         """Let a container's process die of a signal, as if of itself."""
         pid = container.pid
         if pid is not None:
             self.do(lambda: os.kill(pid, number))
-
-    def _running_fleet(self) -> Fleet:
-        if self._fleet is None:
-            raise RuntimeError("LocalModal was not started")
-        return self._fleet
 
 
 def close_default_client() -> None:

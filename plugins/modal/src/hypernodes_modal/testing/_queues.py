@@ -6,8 +6,9 @@ from typing import Any
 
 from grpclib import Status
 
-from hypernodes_modal.testing._records import NamedQueue, Records
+from hypernodes_modal.testing._records import NamedQueue
 from hypernodes_modal.testing._rpc import Caller, message, refuse
+from hypernodes_modal.testing._shelf import Records
 
 __all__ = ["Queues"]
 

@@ -13,8 +13,9 @@ from modal_proto import api_pb2
 
 from hypernodes_modal.testing._blobs import Blobs
 from hypernodes_modal.testing._links import Links
-from hypernodes_modal.testing._records import Records, Volume
+from hypernodes_modal.testing._records import Volume
 from hypernodes_modal.testing._rpc import Caller, message, refuse
+from hypernodes_modal.testing._shelf import Records
 
 __all__ = ["Volumes"]
 
