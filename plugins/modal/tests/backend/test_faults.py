@@ -93,7 +93,10 @@ def faulty_map(plane: LocalModal, backend: Any, faults: int, seed: int) -> int:
             if not busy:
                 time.sleep(0.005)
                 continue
-            (plane.preempt if chance.random() < 0.7 else plane.crash)(chance.choice(busy))
+            try:
+                (plane.preempt if chance.random() < 0.7 else plane.crash)(chance.choice(busy))
+            except ProcessLookupError:
+                continue  # it has ended meanwhile
             injected += 1
             time.sleep(chance.random() * 0.3)
 
