@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from hypernodes.testing import no_leaks
-from hypernodes_modal.testing.fixtures import local_modal, local_modal_session
+from hypernodes_modal.testing.fixtures import local_modal, local_modal_session, modal_anywhere, modal_anywhere_session
 
-__all__ = ["local_modal", "local_modal_session", "no_leaks"]
+__all__ = ["local_modal", "local_modal_session", "modal_anywhere", "modal_anywhere_session", "no_leaks"]

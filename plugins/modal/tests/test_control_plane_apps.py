@@ -138,6 +138,15 @@ def test_two_planes_know_nothing_of_each_other(local_modal: LocalModal) -> None:
         assert "other" not in [app.name for app in local_modal.apps]
 
 
+def test_an_app_that_another_plane_knows_is_refused(local_modal: LocalModal) -> None:
+    app = modal.App("moved")
+    app.function(serialized=True, name="nothing")(lambda: None)
+    with LocalModal() as other, other.client() as client, app.run(client=client):
+        pass
+    with pytest.raises(modal.exception.NotFoundError, match=r"Mount 'mo-\w+' not found"), app.run():
+        pass
+
+
 def test_tags_of_an_app_are_kept(local_modal: LocalModal) -> None:
     app = modal.App("tagged", tags={"run": "1"})
     with app.run():
@@ -145,6 +154,15 @@ def test_tags_of_an_app_are_kept(local_modal: LocalModal) -> None:
         assert known.tags == {"run": "1"}
         app.set_tags({"run": "2"})
         assert known.tags == {"run": "2"}
+
+
+@pytest.mark.slow
+def test_what_an_app_prints_can_be_shown(local_modal: LocalModal, capfd: pytest.CaptureFixture[str]) -> None:
+    app = modal.App("loud")
+    function = app.function(serialized=True, name="loud")(lambda: print("from", "inside"))
+    with modal.enable_output(), app.run():
+        function.remote()
+    assert "from inside" in capfd.readouterr().out
 
 
 @pytest.mark.slow

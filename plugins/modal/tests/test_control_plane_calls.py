@@ -55,7 +55,7 @@ def made_act() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="module")
-def act(local_modal_session: LocalModal) -> Iterator[modal.Function[Any, Any, Any]]:
+def act(modal_anywhere_session: LocalModal | None) -> Iterator[modal.Function[Any, Any, Any]]:
     app = modal.App("calls")
     function = app.function(serialized=True, name="act", max_containers=2)(made_act())
     with app.run():
@@ -68,26 +68,26 @@ def test_a_call_runs_in_a_process_of_its_own(act: Any, local_modal: LocalModal) 
     assert pid in [container.pid for container in local_modal.containers]
 
 
-def test_calls_of_a_coroutine_function_can_be_awaited(act: Any, local_modal: LocalModal) -> None:
+def test_calls_of_a_coroutine_function_can_be_awaited(act: Any, modal_anywhere: object) -> None:
     assert asyncio.run(act.remote.aio("double", 4)) == 8
 
 
-def test_a_map_gives_every_value_in_order(act: Any, local_modal: LocalModal) -> None:
+def test_a_map_gives_every_value_in_order(act: Any, modal_anywhere: object) -> None:
     arguments = [("double", number) for number in range(120)]
     assert list(act.starmap(arguments)) == [2 * number for number in range(120)]
 
 
-def test_a_map_can_give_values_as_they_come(act: Any, local_modal: LocalModal) -> None:
+def test_a_map_can_give_values_as_they_come(act: Any, modal_anywhere: object) -> None:
     arguments = [("double", number) for number in range(20)]
     assert sorted(act.starmap(arguments, order_outputs=False)) == [2 * number for number in range(20)]
 
 
-def test_the_error_of_a_function_comes_back_as_it_is(act: Any, local_modal: LocalModal) -> None:
+def test_the_error_of_a_function_comes_back_as_it_is(act: Any, modal_anywhere: object) -> None:
     with pytest.raises(ValueError, match="no such thing"):
         act.remote("fail", "no such thing")
 
 
-def test_a_map_can_give_errors_in_place(act: Any, local_modal: LocalModal) -> None:
+def test_a_map_can_give_errors_in_place(act: Any, modal_anywhere: object) -> None:
     first, error, last = act.starmap([("double", 1), ("fail", "two"), ("double", 3)], return_exceptions=True)
     assert (first, last) == (2, 6)
     assert isinstance(error, ValueError)
@@ -105,12 +105,12 @@ def test_a_spawned_call_is_fetched_later_and_found_by_its_id(act: Any, local_mod
 
 
 @pytest.mark.parametrize("size", [20_000, 3_000_000])
-def test_large_values_go_there_and_come_back(act: Any, local_modal: LocalModal, size: int) -> None:
+def test_large_values_go_there_and_come_back(act: Any, modal_anywhere: LocalModal | None, size: int) -> None:
     value = os.urandom(size)
-    blobs = local_modal.rpcs["BlobCreate"]
+    blobs = modal_anywhere.rpcs["BlobCreate"] if modal_anywhere else -1
     assert act.spawn("echo", value).get(timeout=60) == value
-    assert local_modal.rpcs["BlobCreate"] > blobs
     assert act.remote("echo", value) == value
+    assert modal_anywhere is None or modal_anywhere.rpcs["BlobCreate"] > blobs
 
 
 def test_what_a_function_prints_is_kept(act: Any, local_modal: LocalModal) -> None:
@@ -179,6 +179,18 @@ def test_a_preempted_container_loses_nothing(act: Any, local_modal: LocalModal, 
         local_modal.wait(lambda one=inside: one.state == "gone")
     gate.touch()
     assert call.get(timeout=60) == "waited"
+
+
+def test_a_container_that_is_made_to_crash_counts_as_crashed(act: Any, local_modal: LocalModal, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    call = act.spawn("wait", str(started), str(tmp_path / "never"))
+    for times in range(1, 4):
+        waiting(started, times)
+        [inside] = [one for one in local_modal.containers if one.running]
+        local_modal.crash(inside)
+        local_modal.wait(lambda one=inside: one.state == "gone")
+    with pytest.raises(modal.exception.InternalFailure, match="ended with exit code -9"):
+        call.get(timeout=60)
 
 
 def waiting(file: Path, size: int = 1) -> None:

@@ -73,7 +73,7 @@ def made_count() -> Any:
 
 
 @pytest.fixture(scope="module")
-def made(local_modal_session: LocalModal) -> Iterator[dict[str, Any]]:
+def made(modal_anywhere_session: LocalModal | None) -> Iterator[dict[str, Any]]:
     app = modal.App("functions", image=modal.Image.debian_slim(python_version=version()))
     retries = modal.Retries(max_retries=2, initial_delay=0.0, backoff_coefficient=1.0)
     with_batches = modal.batched(max_batch_size=4, wait_ms=2000)
@@ -134,11 +134,11 @@ def test_one_container_takes_several_inputs_at_once(
     assert len(pids) == 1
 
 
-def test_inputs_are_put_together_to_batches(made: dict[str, Any], local_modal: LocalModal) -> None:
+def test_inputs_are_put_together_to_batches(made: dict[str, Any], modal_anywhere: object) -> None:
     assert list(made["batch"].map(range(4))) == [(0, 4), (1, 4), (2, 4), (3, 4)]
 
 
-def test_a_generator_sends_values_as_it_goes(made: dict[str, Any], local_modal: LocalModal) -> None:
+def test_a_generator_sends_values_as_it_goes(made: dict[str, Any], modal_anywhere: object) -> None:
     assert list(made["count"].remote_gen(5)) == [0, 1, 2, 3, 4]
     with pytest.raises(LookupError, match="three"):
         list(made["count"].remote_gen(3))

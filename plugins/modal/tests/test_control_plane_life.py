@@ -91,6 +91,15 @@ def test_containers_end_when_the_program_is_killed() -> None:
     until(lambda: not alive(pid), "the container outlived what started it")
 
 
+@pytest.mark.slow
+def test_an_app_whose_client_is_gone_stops() -> None:
+    with LocalModal(client_timeout=5.0) as local:
+        program = "import modal, os\nwith modal.App('orphan').run(): os._exit(0)"
+        subprocess.run([sys.executable, "-c", program], env=os.environ | local.environ, check=True, timeout=120)
+        [app] = local.apps
+        until(lambda: app.state == "stopped", "the app outlived its client")
+
+
 def test_it_can_be_started_once() -> None:
     with LocalModal() as local, pytest.raises(RuntimeError, match="started already"):
         local.start()

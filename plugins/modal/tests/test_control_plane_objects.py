@@ -146,6 +146,17 @@ def test_a_container_gets_none_of_this_process_variables(
     assert "ONLY_OUTSIDE" not in run.remote("import os; result = dict(os.environ)")
 
 
+@pytest.mark.slow
+def test_files_copied_into_an_image_are_there_even_by_its_id(local_modal: LocalModal, folder: Path) -> None:
+    there = folder / "copied"
+    image = modal.Image.debian_slim(python_version=HERE).add_local_dir(folder / "data", str(there), copy=True)
+    image.build(modal.App.lookup("builder", create_if_missing=True))
+    app = modal.App("copied", image=modal.Image.from_id(image.object_id))
+    function = app.function(serialized=True, name="run")(made_run())
+    with app.run():
+        assert function.remote("result = open(path).read()", path=str(there / "words.txt")) == "one two"
+
+
 # secrets ---------------------------------------------------------------------------------------------------------
 
 
@@ -223,7 +234,7 @@ def test_a_dict_is_shared_with_containers(run: Any, local_modal: LocalModal) -> 
     assert shared["inside"] == [1, 2, 3]
 
 
-def test_a_dict_does_what_dicts_do(local_modal: LocalModal) -> None:
+def test_a_dict_does_what_dicts_do(modal_anywhere: object) -> None:
     with modal.Dict.ephemeral() as shared:
         shared.update({"a": 1, "b": 2})
         assert (shared.get("a"), shared.get("c", 3), shared.contains("b"), shared.len()) == (1, 3, True, 2)
@@ -236,7 +247,7 @@ def test_a_dict_does_what_dicts_do(local_modal: LocalModal) -> None:
             shared["b"]
 
 
-def test_a_queue_keeps_the_order(local_modal: LocalModal) -> None:
+def test_a_queue_keeps_the_order(modal_anywhere: object) -> None:
     with modal.Queue.ephemeral() as queue:
         queue.put_many([1, 2, 3])
         queue.put(4, partition="other")

@@ -97,7 +97,7 @@ class Fleet:
         why = ""
         try:
             container.exit_code = await self._launcher.run(container)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever it is, the callers must hear of it
             why = f"its container could not be started: {error}"
         finally:
             container.ended = time.monotonic()

@@ -69,8 +69,7 @@ class Functions:
             definition.CopyFrom(request.function_data.ranked_functions[0].function)
         else:
             definition.CopyFrom(request.function)
-        self._check_resources(definition)
-        self._check(definition)
+        self._check_definition(definition)
         known = self.records.functions.by_id.get(request.existing_function_id)
         function = known or self.records.functions.new(lambda key: Function(key, app, definition.function_name))
         function.definition = definition
@@ -108,7 +107,18 @@ class Functions:
             )
         return handle
 
-    def _check_resources(self, definition: Any) -> None:
+    def _check_definition(self, definition: Any) -> None:
+        """Refuse a function that asks for what is not there: an object of another control plane, a GPU, a path."""
+        records = self.records
+        for mount_id in definition.mount_ids:
+            records.mounts.get(mount_id)
+        for secret_id in definition.secret_ids:
+            records.secrets.get(secret_id)
+        for mount in definition.volume_mounts:
+            records.volumes.get(mount.volume_id)
+        if definition.image_id:
+            records.images.get(definition.image_id)
+        self._check(definition)
         name = definition.resources.gpu_config.gpu_type
         if name and self._gpus is not None and name.upper() not in self._gpus:
             raise refuse(
@@ -149,8 +159,7 @@ class Functions:
         definition = api_pb2.Function()
         definition.CopyFrom(base.definition)
         apply_options(definition, request.function_options)
-        self._check_resources(definition)
-        self._check(definition)
+        self._check_definition(definition)
         for known in self.records.functions:  # the same options, the same containers
             same = known.base == base.id and known.parameters == request.serialized_params
             if same and known.definition == definition:

@@ -1,14 +1,23 @@
-"""Fixtures for pytest: `from hypernodes_modal.testing.fixtures import local_modal` in a conftest.py."""
+"""Fixtures for pytest: import `local_modal` and `local_modal_session` from here in a conftest.py.
+
+`modal_anywhere` and `modal_anywhere_session` are for tests that need nothing but Modal: with HYPERNODES_MODAL_REAL=1
+they leave `modal` as it is, so that the same tests run in the real cloud, and the tests that need `local_modal` skip.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from hypernodes_modal.testing._plane import LocalModal
 
-__all__ = ["local_modal", "local_modal_session"]
+__all__ = ["local_modal", "local_modal_session", "modal_anywhere", "modal_anywhere_session"]
+
+
+def in_the_cloud() -> bool:
+    return os.environ.get("HYPERNODES_MODAL_REAL") == "1"
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +26,8 @@ def local_modal_session() -> Iterator[LocalModal]:
 
     Override it in your conftest.py to start it with other arguments.
     """
+    if in_the_cloud():
+        pytest.skip("needs the local control plane, and HYPERNODES_MODAL_REAL=1 asks for the real cloud")
     with LocalModal() as local, local.use():
         yield local
 
@@ -28,3 +39,15 @@ def local_modal(local_modal_session: LocalModal) -> Iterator[LocalModal]:
     yield local_modal_session
     assert local_modal_session.unimplemented - unserved == {}, "the test called what LocalModal does not serve"
     assert local_modal_session.errors[errors:] == []
+
+
+@pytest.fixture(scope="session")
+def modal_anywhere_session(request: pytest.FixtureRequest) -> LocalModal | None:
+    """Where the test run calls Modal: the control plane of the test run, or None for the real cloud."""
+    return None if in_the_cloud() else request.getfixturevalue("local_modal_session")
+
+
+@pytest.fixture
+def modal_anywhere(request: pytest.FixtureRequest) -> LocalModal | None:
+    """Where a test calls Modal that needs no `LocalModal`: `local_modal`, or None for the real cloud."""
+    return None if in_the_cloud() else request.getfixturevalue("local_modal")
