@@ -71,20 +71,21 @@ class WarmApp:
                     await self._running.__aenter__()
             else:
                 await self._running.__aenter__()
-        except failures.ImageBuildError as error:
-            raise _errors.build_failed(error, await self._build_log(error)) from error
         except failures.Error as error:
+            image_id = _errors.failed_build(error)
+            if image_id is not None:
+                raise _errors.build_failed(error, await self._build_log(image_id)) from error
             raise _errors.told(error, f"the app '{key.name}' was opened") from error
 
-    async def _build_log(self, error: failures.ImageBuildError) -> str:
+    async def _build_log(self, image_id: str) -> str:
         """The log of a build that failed, as far as Modal still gives it."""
         lines: list[str] = []
         try:
-            image = modal.Image.from_id(error.image_id, client=self.client)
+            image = modal.Image.from_id(image_id, client=self.client)
             async for line in image._logs.aio():
                 lines.append(line)
         except failures.Error as unread:
-            logger.debug("the log of image %s cannot be read: %s", error.image_id, unread)
+            logger.debug("the log of image %s cannot be read: %s", image_id, unread)
         return "".join(lines)
 
     async def keep(self, parts: Mapping[str, bytes]) -> tuple[dict[str, bytes], list[str]]:

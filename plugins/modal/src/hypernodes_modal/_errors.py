@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import modal
 from modal import exception as failures
 
@@ -48,7 +50,13 @@ def lost(error: Exception, timeout: int) -> WorkerLostError | None:
     return None
 
 
-def build_failed(error: failures.ImageBuildError, log: str) -> PlaceError:
+def failed_build(error: failures.Error) -> str | None:
+    """The id of the image that could not be built, if that is what the error says; its class differs by version."""
+    found = re.search(r"Image build for (im-\w+)", str(error))
+    return None if found is None else found[1]
+
+
+def build_failed(error: failures.Error, log: str) -> PlaceError:
     """An image that could not be built, with the last lines of its log."""
     lines = [line for line in log.splitlines() if line.strip()][-LOG_LINES:]
     shown = "\n".join(["; the log ends with:", *(f"  {line}" for line in lines)]) if lines else ""

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import modal
 import pytest
 
 from hypernodes_modal.testing import LocalModal
@@ -40,9 +39,5 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield None
         return
     plane = request.getfixturevalue("plane")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in plane.environ.items():
-            patch.setenv(name, value)
-        client = modal.Client.from_credentials(*plane.token)
-    with client:
+    with plane.client() as client:
         yield client

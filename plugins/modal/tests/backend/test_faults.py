@@ -210,7 +210,7 @@ def test_wrong_token_is_refused_with_what_to_do(plane: LocalModal) -> None:
         for name, value in plane.environ.items():
             patch.setenv(name, value)
         stranger = modal.Client.from_credentials("ak-wrong", "as-wrong")
-    with stranger, pytest.raises(PlaceError, match=r"Modal refused the token: .*; run `modal token new`"):
+    with pytest.raises(PlaceError, match=r"Modal refused the token: .*; run `modal token new`"):
         far(same, backend=ModalBackend(client=stranger)).run(x=1)
 
 
