@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hypernodes._demand import Demand, demand_of
     from hypernodes._diagram import Diagram, DiagramCluster, DiagramEdge, DiagramNode
     from hypernodes._engine import Engine, Feed, Site
+    from hypernodes._engines import AsyncEngine, SequentialEngine
     from hypernodes._errors import (
         CacheError,
         CacheWarning,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from hypernodes._worker import inside_worker
 
 __all__ = [
+    "AsyncEngine",
     "Backend",
     "BackendSpec",
     "Batch",
@@ -75,6 +77,7 @@ __all__ = [
     "Refused",
     "RemoteError",
     "Reply",
+    "SequentialEngine",
     "Session",
     "SigningKey",
     "Site",
@@ -112,6 +115,7 @@ _HOMES = {
     "_demand": ("Demand", "demand_of"),
     "_diagram": ("Diagram", "DiagramCluster", "DiagramEdge", "DiagramNode"),
     "_engine": ("Engine", "Feed", "Site"),
+    "_engines": ("AsyncEngine", "SequentialEngine"),
     "_errors": (
         *("CacheError", "CacheWarning", "IncompatibleEngineError"),
         *("PlaceError", "RemoteError", "UnsendableError", "WorkerLostError"),
