@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hypernodes._context import Context
     from hypernodes._demand import Demand
     from hypernodes._diagram import Diagram, DiagramCluster, DiagramEdge, DiagramNode
-    from hypernodes._engine import Engine, Feed, Site
+    from hypernodes._engine import Engine, Feed, Site, run_in_line
     from hypernodes._errors import (
         CacheError,
         CacheWarning,
@@ -32,15 +32,18 @@ if TYPE_CHECKING:
     )
     from hypernodes._executor import ExecutorEngine, serve
     from hypernodes._failure import Failure
+    from hypernodes._loops import run_coroutine
     from hypernodes._pace import Pace
+    from hypernodes._plan import MapStep, Step
     from hypernodes._progress_lines import LineProgress, summary
+    from hypernodes._rows import map_rows
     from hypernodes._signing import SigningKey, signing_key_of
     from hypernodes._tally import Part, Speed, Tally, counted, duration, printable
-    from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_step, run_task
+    from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_rows_async, run_step, run_task
     from hypernodes._threads import ThreadPool
     from hypernodes._whole import write_whole
     from hypernodes._wire import receive
-    from hypernodes._worker import inside_worker
+    from hypernodes._worker import as_worker, inside_worker
 
 __all__ = [
     "Backend",
@@ -66,6 +69,7 @@ __all__ = [
     "IncompatibleEngineError",
     "Kept",
     "LineProgress",
+    "MapStep",
     "Note",
     "Outcome",
     "Pace",
@@ -79,19 +83,25 @@ __all__ = [
     "Site",
     "Speed",
     "Stage",
+    "Step",
     "Tally",
     "Task",
     "ThreadPool",
     "UnsendableError",
     "WorkerLostError",
+    "as_worker",
     "counted",
     "duration",
     "hookimpl",
     "inside_worker",
+    "map_rows",
     "pair",
     "printable",
     "receive",
+    "run_coroutine",
+    "run_in_line",
     "run_rows",
+    "run_rows_async",
     "run_step",
     "run_task",
     "serve",
@@ -108,22 +118,25 @@ _HOMES = {
     "_context": ("Context",),
     "_demand": ("Demand",),
     "_diagram": ("Diagram", "DiagramCluster", "DiagramEdge", "DiagramNode"),
-    "_engine": ("Engine", "Feed", "Site"),
+    "_engine": ("Engine", "Feed", "Site", "run_in_line"),
     "_errors": (
         *("CacheError", "CacheWarning", "IncompatibleEngineError"),
         *("PlaceError", "RemoteError", "UnsendableError", "WorkerLostError"),
     ),
     "_executor": ("ExecutorEngine", "serve"),
     "_failure": ("Failure",),
+    "_loops": ("run_coroutine",),
     "_pace": ("Pace",),
+    "_plan": ("MapStep", "Step"),
     "_progress_lines": ("LineProgress", "summary"),
     "_tally": ("Part", "Speed", "Tally", "counted", "duration", "printable"),
+    "_rows": ("map_rows",),
     "_signing": ("SigningKey", "signing_key_of"),
-    "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_step", "run_task"),
+    "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_rows_async", "run_step", "run_task"),
     "_threads": ("ThreadPool",),
     "_whole": ("write_whole",),
     "_wire": ("receive",),
-    "_worker": ("inside_worker",),
+    "_worker": ("as_worker", "inside_worker"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
