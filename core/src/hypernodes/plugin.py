@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hypernodes._failure import Failure
     from hypernodes._loops import run_coroutine
     from hypernodes._pace import Pace
+    from hypernodes._payload import payload_of
     from hypernodes._plan import MapStep, Step
     from hypernodes._progress_lines import LineProgress, summary
     from hypernodes._rows import map_rows
@@ -96,6 +97,7 @@ __all__ = [
     "inside_worker",
     "map_rows",
     "pair",
+    "payload_of",
     "printable",
     "receive",
     "run_coroutine",
@@ -127,6 +129,7 @@ _HOMES = {
     "_failure": ("Failure",),
     "_loops": ("run_coroutine",),
     "_pace": ("Pace",),
+    "_payload": ("payload_of",),
     "_plan": ("MapStep", "Step"),
     "_progress_lines": ("LineProgress", "summary"),
     "_tally": ("Part", "Speed", "Tally", "counted", "duration", "printable"),
