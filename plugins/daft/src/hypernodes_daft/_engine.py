@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from hypernodes.plugin import Batch, Engine, Feed, Outcome, Site, Stage, inside_worker, run_in_line
 from hypernodes_daft._options import check_count
+from hypernodes_daft._runner import in_query
 
 __all__ = ["DaftEngine"]
 
@@ -52,7 +53,7 @@ class DaftEngine(Engine):
             return run_in_line(stage, tasks, place)
         from hypernodes_daft._run import run_in_windows
 
-        return run_in_windows(self, stage, tasks, place, site.max_workers)
+        return run_in_windows(self, stage, tasks, place, site.max_workers, plainly=in_query.get())
 
     def rows_of_batch(self, rows: int) -> int:
         """How many rows come in one batch, where so many are to come."""

@@ -47,12 +47,15 @@ PATIENCE = 2.0
 """Seconds that a run that ends early waits for its queries to notice."""
 
 
-def run_in_windows(engine: DaftEngine, stage: Stage, tasks: Feed, place: str, most: int | None) -> Iterator[Batch]:
-    """Run the stage for each task."""
-    _runner.native()
-    run = _Run(engine, place, most, tasks.left)
+def run_in_windows(
+    engine: DaftEngine, stage: Stage, tasks: Feed, place: str, most: int | None, *, plainly: bool = False
+) -> Iterator[Batch]:
+    """Run the stage for each task; `plainly` without dataframes, one column after another, inside a query of Daft's."""
+    if not plainly:
+        _runner.native()
+    run = _Run(engine, place, most, tasks.left, plainly)
     plan = plan_of(stage)
-    windows = Windows(engine.window, max(64, 2 * (most or 0)))
+    windows = Windows(engine.window, engine.window if plainly else max(64, 2 * (most or 0)))
     tasks.on_more(lambda: run.news.put(None))
     stopped_after = tasks.stopped_after
     finished = False
@@ -102,8 +105,8 @@ class _Query:
 class _Run:
     """The loop and the threads that compute columns, and the queries that ask for them."""
 
-    def __init__(self, engine: DaftEngine, place: str, most: int | None, expected: int | None) -> None:
-        self.engine, self.place, self.expected = engine, place, expected
+    def __init__(self, engine: DaftEngine, place: str, most: int | None, expected: int | None, plainly: bool) -> None:
+        self.engine, self.place, self.expected, self.plainly = engine, place, expected, plainly
         self.context = contextvars.copy_context()
         self.news: SimpleQueue[list[Batch] | _Query | None] = SimpleQueue()
         self.queries: list[_Query] = []
@@ -176,6 +179,9 @@ class _Run:
             if self.cancelled:
                 return
             if isinstance(phase, Columns):
+                if self.plainly:
+                    self._work_plainly(store, phase)
+                    continue
                 told = query is not None and number == len(store.plan.phases)
                 self._query(store, phase, told)
             else:
@@ -198,6 +204,12 @@ class _Run:
             for part in frame.iter_partitions():
                 if tell and not self.cancelled:
                     self._tell(store, sorted(part.to_pydict()[ROW]))
+
+    def _work_plainly(self, store: Store, phase: Columns) -> None:
+        assert self._loop is not None
+        for column in phase.columns:
+            rows = list(range(store.rows))
+            asyncio.run_coroutine_threadsafe(self._compute(store, column, rows), self._loop).result()
 
     def _rows_for(self, store: Store, at: int) -> Sequence[int]:
         """The rows that a step is still to run for."""

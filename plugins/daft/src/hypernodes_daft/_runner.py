@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextvars import ContextVar
 from types import ModuleType
 
 from hypernodes.plugin import PlaceError
 
-__all__ = ["load", "native"]
+__all__ = ["in_query", "load", "native"]
+
+in_query: ContextVar[bool] = ContextVar("hypernodes_daft_in_query", default=False)
+"""Whether this code runs for a query of Daft's, where another query would wait for threads that the first one holds."""
 
 _QUIET = {"DAFT_ANALYTICS_ENABLED": "0", "DAFT_PROGRESS_BAR": "0", "DAFT_SHOW_QUERY_ID": "0"}
 """What Daft tells others about its use, and what it draws. A variable that the user has set stays as it is."""
