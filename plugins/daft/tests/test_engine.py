@@ -206,6 +206,24 @@ def test_context_variables_reach_functions_and_coroutines() -> None:
     assert found == [{"plain": "set", "later": "set"}] * 3
 
 
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_node_that_raises_an_interrupt_ends_the_run(kind: str) -> None:
+    def plain(x: int) -> int:
+        if x == 5:
+            raise KeyboardInterrupt
+        return x
+
+    async def later(x: int) -> int:
+        await asyncio.sleep(0)
+        return plain(x)
+
+    pipeline = on_daft(node(plain if kind == "plain" else later, output_name="y"), batch_size=2)
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.map(rows(100))
+    assert pipeline.map(rows(5), output_name="y") == list(range(5))
+
+
 def test_stream_draws_two_windows_at_most() -> None:
     drawn = 0
 

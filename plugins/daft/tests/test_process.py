@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 GENEROUS = 100
 
 HEAD = """
@@ -157,7 +159,6 @@ def test_forked_child_is_refused_and_does_not_hang(tmp_path: Path) -> None:
     assert (code, done.returncode) == ("3", 0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "async"])
 def test_interrupt_ends_the_program(tmp_path: Path, kind: str) -> None:
     script = tmp_path / "script.py"

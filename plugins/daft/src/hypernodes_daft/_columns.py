@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -40,8 +41,10 @@ async def compute(token: int, at: int, rows: Any, *needed: Any) -> Any:
     """A column's rows: what its step makes of them goes to the side store, their numbers go on."""
     work = _served.get(token)
     if work is not None:
-        # In ascending order, as batches of what comes before overtake one another.
-        await asyncio.wrap_future(work(at, sorted(rows.to_pylist())))
+        # Whatever comes of it, this ends in order: Daft forgets what else it awaits when one call raises.
+        with contextlib.suppress(asyncio.CancelledError):
+            # In ascending order, as batches of what comes before overtake one another.
+            await asyncio.wrap_future(work(at, sorted(rows.to_pylist())))
     return rows
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from hypernodes.plugin import (
     Batch,
     Feed,
     Pace,
-    Reply,
+    PlaceError,
     Stage,
     ThreadPool,
     as_worker,
@@ -58,6 +59,7 @@ def run_in_windows(
     windows = Windows(engine.window, engine.window if plainly else max(64, 2 * (most or 0)))
     tasks.on_more(lambda: run.news.put(None))
     stopped_after = tasks.stopped_after
+    drawn_rows, told_rows = 0, 0
     finished = False
     try:
         while True:
@@ -68,6 +70,7 @@ def run_in_windows(
                 if not len(drawn):
                     break
                 windows.weigh(drawn.rows[0])
+                drawn_rows += len(drawn)
                 store = Store(plan, drawn.rows.columns, len(drawn), drawn.first)
                 run.begin(store)
             if not run.queries and run.news.empty():
@@ -80,6 +83,7 @@ def run_in_windows(
                 told.thread.join()
                 windows.took(told.store.rows, time.perf_counter() - told.began)
             elif told is not None:
+                told_rows += sum(len(batch.values) for batch in told)
                 yield from told
             if tasks.stopped_after != stopped_after:
                 stopped_after = tasks.stopped_after
@@ -91,6 +95,8 @@ def run_in_windows(
         raise run.error
     if tasks.error is not None:
         raise tasks.error
+    if told_rows < drawn_rows and tasks.stopped_after is None:
+        raise PlaceError(f"of {drawn_rows:,} rows that went into Daft, {drawn_rows - told_rows:,} did not come back")
 
 
 class _Query:
@@ -120,6 +126,8 @@ class _Run:
         self._awaited = self._plain if most else asyncio.Semaphore(AWAITED)
         self._paces: dict[Stage, Pace] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asked: set[Future[None]] = set()
+        self._asking, self._closed = threading.Lock(), False
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over: asyncio.Event | None = None
@@ -194,8 +202,7 @@ class _Run:
         columns = {column.at: column for column in phase.columns}
 
         def work(at: int, rows: list[int]) -> Future[None]:
-            assert self._loop is not None
-            return asyncio.run_coroutine_threadsafe(self._compute(store, columns[at], rows), self._loop)
+            return self._ask(self._compute(store, columns[at], rows))
 
         with serving(work) as token:
             # Where it is known how many rows will come, small windows at the beginning are not cut into crumbs.
@@ -206,10 +213,9 @@ class _Run:
                     self._tell(store, sorted(part.to_pydict()[ROW]))
 
     def _work_plainly(self, store: Store, phase: Columns) -> None:
-        assert self._loop is not None
         for column in phase.columns:
-            rows = list(range(store.rows))
-            asyncio.run_coroutine_threadsafe(self._compute(store, column, rows), self._loop).result()
+            with contextlib.suppress(CancelledError):
+                self._ask(self._compute(store, column, list(range(store.rows)))).result()
 
     def _rows_for(self, store: Store, at: int) -> Sequence[int]:
         """The rows that a step is still to run for."""
@@ -236,6 +242,20 @@ class _Run:
             batches.append(Batch(store.first + some[0], values, failures))
         self.news.put(batches)
 
+    def _ask(self, coroutine: Coroutine[Any, Any, None]) -> Future[None]:
+        """Have the loop run a coroutine; the future ends whatever becomes of the loop."""
+        assert self._loop is not None
+        with self._asking:
+            if not self._closed:
+                future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+                self._asked.add(future)
+                future.add_done_callback(self._asked.discard)
+                return future
+        coroutine.close()
+        future = Future()
+        future.set_result(None)
+        return future
+
     # -- the loop that computes columns
 
     def _serve(self) -> None:
@@ -246,6 +266,10 @@ class _Run:
             self.fail(error)
         finally:
             self._ready.set()
+            with self._asking:
+                self._closed = True
+            for future in list(self._asked):
+                future.cancel()
 
     async def _stay(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
@@ -281,8 +305,8 @@ class _Run:
                 )
             store.passed(column.at, len(rows))
         except asyncio.CancelledError:
-            if not self.cancelled:
-                raise
+            # The run was told to end, or the loop ends under it: Daft is told neither, it only sees rows go on.
+            self.cancelled = True
         except BaseException as error:
             self.fail(error)
 
@@ -305,8 +329,11 @@ class _Run:
     async def _chunk(self, store: Store, column: Column, rows: Sequence[int], pace: Pace) -> None:
         try:
             future = self._pool.submit(self.context.copy().run, _call, store, column, rows, self.place)
-            reply = await asyncio.wrap_future(future)
-            pace.record(len(rows), reply.seconds)
+            seconds, error = await asyncio.wrap_future(future)
+            if error is not None:
+                self.fail(error)
+            else:
+                pace.record(len(rows), seconds)
         finally:
             self._plain.release()
 
@@ -326,6 +353,9 @@ class _Run:
         try:
             values = store.take([slot for _, slot in column.alone.inputs], rows)
             store.put(column.at, rows, await run_rows_async(column.alone, values, self.place))
+        except (KeyboardInterrupt, SystemExit) as error:
+            # A task that lets these go ends the whole loop, under whatever else it runs.
+            self.fail(error)
         finally:
             self._awaited.release()
 
@@ -337,12 +367,15 @@ class _Run:
         return task
 
 
-def _call(store: Store, column: Column, rows: Sequence[int], place: str) -> Reply:
-    """In a thread of the pool."""
-    values = store.take([slot for _, slot in column.alone.inputs], rows)
-    reply = run_rows(column.alone, values, place)
-    store.put(column.at, rows, reply)
-    return reply
+def _call(store: Store, column: Column, rows: Sequence[int], place: str) -> tuple[float, BaseException | None]:
+    """In a thread of the pool: how long it took, or what ends the run."""
+    try:
+        values = store.take([slot for _, slot in column.alone.inputs], rows)
+        reply = run_rows(column.alone, values, place)
+        store.put(column.at, rows, reply)
+    except BaseException as error:
+        return 0.0, error
+    return reply.seconds, None
 
 
 async def _all(tasks: Sequence[asyncio.Task[None]]) -> None:
