@@ -34,6 +34,9 @@ class ByHandEngine(Engine):
     name: ClassVar[str] = "by-hand"
     modes: ClassVar[tuple[str, ...]] = ()
 
+    def sketch(self, stage: Stage) -> str:
+        return "\n".join(f"first {step.path[-1]}" for step in stage.steps)
+
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
         for batch in self.batches(stage, tasks, site):
             yield from batch.outcomes()
@@ -100,3 +103,11 @@ def test_code_in_a_marked_block_runs_pools_in_line() -> None:
     by_hand = Pipeline(nodes=[seen], backend=LocalBackend(engine=ByHandEngine()))
     assert by_hand.map([{"x": 1}], output_name="seen") == [True]
     assert not inside_worker()
+
+
+def test_explain_tells_what_the_engine_makes_of_its_steps() -> None:
+    far = Pipeline(nodes=[CELL], name="far", backend=LocalBackend(engine=ByHandEngine()))
+    explained = Pipeline(nodes=[far, pair], backend=LocalBackend()).explain()
+    assert explained.sketches == {"local:by-hand": "first cell"}
+    assert str(explained).endswith("\n\nlocal:by-hand lays it out as\nfirst cell")
+    assert "lays it out" not in str(Pipeline(nodes=[CELL, pair]).explain())

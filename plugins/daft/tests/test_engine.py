@@ -294,3 +294,25 @@ def test_maps_from_several_threads_run_at_once() -> None:
     for thread in threads:
         thread.join(GENEROUS)
     assert found == [list(range(50))] * 3
+
+
+# explain --------------------------------------------------------------------------------------------------------------
+
+
+def test_explain_shows_dafts_plan_with_the_users_own_names() -> None:
+    @node(output_name="doubled")
+    def double(x: int) -> int:
+        raise AssertionError("nothing runs")
+
+    inner = Pipeline(nodes=[node(lambda each: each, output_name="kept")], name="cell")
+    cell = inner.as_node(input_mapping={"xs": "each"}, map_over="xs")
+    last = node(lambda doubled, kept: 0, output_name="last")
+    pipeline = Pipeline(nodes=[double, cell, last], name="main", backend=LocalBackend(engine=DaftEngine(batch_size=12)))
+    (text,) = pipeline.explain().sketches.values()
+    first, mapped, inside, second = (
+        text.index(word) for word in ("UDF double", "'main > cell'", "cell.kept", "UDF last")
+    )
+    assert first < mapped < inside < second
+    assert "batch_size = 12" in text
+    assert text == pipeline.explain().sketches["local:daft"]
+    assert "local:daft lays it out as\n* UDF double" in str(pipeline.explain())

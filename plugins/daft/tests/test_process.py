@@ -46,7 +46,6 @@ def run(text: str, folder: Path, **environment: str) -> subprocess.CompletedProc
 def test_daft_is_loaded_by_the_first_run_and_no_sooner(tmp_path: Path) -> None:
     done = run(
         """
-        pipeline.explain()
         from hypernodes import DaftEngine
         DaftEngine(partitions=5)
         assert "daft" not in sys.modules

@@ -55,6 +55,11 @@ class DaftEngine(Engine):
 
         return run_in_windows(self, stage, tasks, place, site.max_workers, plainly=in_query.get())
 
+    def sketch(self, stage: Stage) -> str:
+        from hypernodes_daft._sketch import sketch
+
+        return sketch(stage, self.rows_of_batch)
+
     def rows_of_batch(self, rows: int) -> int:
         """How many rows come in one batch, where so many are to come."""
         if self.batch_size is not None:
