@@ -5,6 +5,7 @@ The connection ends with the module, since Ray has one for each process, and oth
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import secrets
@@ -28,16 +29,21 @@ class Head:
     def __init__(self, environment: dict[str, str]) -> None:
         # Unix sockets lie in it, whose paths may have some hundred characters.
         self.folder = tempfile.mkdtemp(prefix="hnr", dir="/tmp")
-        self.environment = environment
+        os.mkdir(f"{self.folder}/ray")
+        self.environment = {**environment, "RAY_TMPDIR": self.folder}
         self._process = subprocess.Popen(
-            [sys.executable, str(HEAD), str(CPUS), self.folder],
-            env={**os.environ, **environment},
+            [sys.executable, str(HEAD), str(CPUS)],
+            env={**os.environ, **self.environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        told = self._answer()
+        try:
+            told = self._answer()
+        except BaseException:
+            self.close()
+            raise
         self.address, self.pid = str(told["address"]), int(told["pid"])
 
     def tell(self, **command: Any) -> dict[str, Any]:
@@ -54,12 +60,11 @@ class Head:
         return told
 
     def close(self) -> None:
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
-        self._answer()
-        self._process.wait()
-        assert self._process.stdout is not None
+        self._process.stdout.read()  # until the last process that holds it has ended
         self._process.stdout.close()
+        self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -71,21 +76,32 @@ def head() -> Iterator[Head]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_DEDUP_LOGS": "0",
     }
     found = Head(environment)
     yield found
     found.close()
 
 
+def read_token_anew() -> None:
+    """Have Ray look into the environment again, where it has tokens at all."""
+    if importlib.util.find_spec("ray._private.authentication_test_utils") is not None:
+        from ray._private.authentication_test_utils import reset_auth_token_state
+
+        reset_auth_token_state()
+
+
 @pytest.fixture(scope="module")
 def connected(head: Head) -> Iterator[Head]:
     """The cluster, with this process connected to it by its user: backends use that and leave it alone."""
     import ray
+    from ray._private import ray_constants
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in head.environment.items():
             patch.setenv(name, value)
+        # What the environment says of the loopback interface was read when Ray was imported.
+        patch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
+        read_token_anew()
         ray.init(address=head.address, log_to_driver=False, configure_logging=False)
         try:
             yield head
@@ -94,6 +110,7 @@ def connected(head: Head) -> Iterator[Head]:
 
             close_all()
             ray.shutdown()
+    read_token_anew()
 
 
 @pytest.fixture
