@@ -351,7 +351,7 @@ class _Run:
 
     async def _await(self, store: Store, column: Column, rows: Sequence[int]) -> None:
         try:
-            values = store.take([slot for _, slot in column.alone.inputs], rows)
+            values = store.take(column.reads, rows)
             store.put(column.at, rows, await run_rows_async(column.alone, values, self.place))
         except (KeyboardInterrupt, SystemExit) as error:
             # A task that lets these go ends the whole loop, under whatever else it runs.
@@ -370,7 +370,7 @@ class _Run:
 def _call(store: Store, column: Column, rows: Sequence[int], place: str) -> tuple[float, BaseException | None]:
     """In a thread of the pool: how long it took, or what ends the run."""
     try:
-        values = store.take([slot for _, slot in column.alone.inputs], rows)
+        values = store.take(column.reads, rows)
         reply = run_rows(column.alone, values, place)
         store.put(column.at, rows, reply)
     except BaseException as error:
