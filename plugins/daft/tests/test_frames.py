@@ -11,6 +11,7 @@ import pytest
 
 from hypernodes import (
     Failure,
+    GraphError,
     LocalBackend,
     MemoryCache,
     MissingInputError,
@@ -150,6 +151,12 @@ def test_resource_is_built_once_for_all_batches_and_closed_with_the_dataframe() 
     assert words == ["built"]
     del frame
     assert words == ["built", "closed"]
+
+
+def test_demand_that_this_machine_cannot_meet_is_refused() -> None:
+    heavy = node(lambda number: number, output_name="y", resources={"cpus": 100_000})
+    with pytest.raises(GraphError, match="100,000 CPUs"):
+        map_frame(Pipeline(nodes=[heavy]), texts())
 
 
 def test_limit_holds_over_batches(tmp_path: Path) -> None:
@@ -476,6 +483,12 @@ def test_native_form_of_no_node_is_refused() -> None:
         native(clean)
     with pytest.raises(TypeError, match="node 'batch' takes batches"):
         native(lambda x: x)(node(lambda x: x, output_name="batch", batch_size=2))
+
+
+@pytest.mark.parametrize("options", [{"timeout": 1.0}, {"limit": "calls"}, {"resources": {"gpus": 1}}], ids=str)
+def test_native_form_of_a_node_whose_options_it_would_not_heed_is_refused(options: Any) -> None:
+    with pytest.raises(TypeError, match=f"node 'y' has {next(iter(options))}=.*would not heed"):
+        native(lambda x: x)(node(lambda x: x, output_name="y", **options))
 
 
 def test_native_form_needs_typed_columns_and_literals() -> None:
