@@ -218,6 +218,15 @@ def test_source_that_is_none_is_refused(source: Any, told: str) -> None:
         map_frame(STATS, source)
 
 
+def test_file_with_pickled_objects_is_refused_unless_it_comes_as_a_dataframe(tmp_path: Path) -> None:
+    map_frame(STATS, texts(), keep=["text"], output_nodes=["tagged"]).write_parquet(str(tmp_path / "out"))
+    pattern = str(tmp_path / "out" / "*.parquet")
+    with pytest.raises(ValueError, match="the column 'tagged' holds pickled Python objects, which may run any code"):
+        map_frame(STATS, pattern)
+    trusted = map_frame(Pipeline(nodes=[node(lambda tagged: len(tagged), output_name="y")]), daft.read_parquet(pattern))
+    assert trusted.to_pydict() == {"y": [1] * 4}
+
+
 def test_unknown_format_is_refused() -> None:
     with pytest.raises(ValueError, match="format='xml'; give 'parquet', 'csv' or 'json'"):
         map_frame(STATS, "data/*", format="xml")
