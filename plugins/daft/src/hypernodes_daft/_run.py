@@ -63,7 +63,10 @@ def run_in_windows(
     finished = False
     try:
         while True:
-            while run.error is None and len(run.queries) < UNDER_WAY and tasks.held < windows.ahead:
+            # What is held up waits for a row that is under way: where none is, nothing can be held up.
+            while (
+                run.error is None and len(run.queries) < UNDER_WAY and (tasks.held < windows.ahead or not run.queries)
+            ):
                 if tasks.pushed and not run.queries:
                     tasks.peek()  # waits
                 drawn = tasks.take_run(windows.size)
@@ -81,7 +84,7 @@ def run_in_windows(
             if isinstance(told, _Query):
                 run.queries.remove(told)
                 told.thread.join()
-                windows.took(told.store.rows, time.perf_counter() - told.began)
+                windows.took(told.store.rows, told.seconds)
             elif told is not None:
                 told_rows += sum(len(batch.values) for batch in told)
                 yield from told
@@ -103,7 +106,7 @@ class _Query:
     """A window under way, in a thread that drives its dataframes."""
 
     def __init__(self, store: Store, run: _Run) -> None:
-        self.store, self.began = store, time.perf_counter()
+        self.store, self.began, self.seconds = store, time.perf_counter(), 0.0
         context = contextvars.copy_context()
         self.thread = threading.Thread(target=context.run, args=(run.drive, self), name="hypernodes-daft", daemon=True)
 
@@ -119,7 +122,8 @@ class _Run:
         self.error: BaseException | None = None
         self.cancelled = False
         self.stopped_after: int | None = None
-        threads = most or min(32, (os.cpu_count() or 1) + 4)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = most or min(32, cores + 4)
         self._pool = ThreadPool(threads, "hypernodes-daft-node")
         # One budget where one was named.
         self._plain = asyncio.Semaphore(threads)
@@ -178,6 +182,7 @@ class _Run:
             if not self.cancelled:
                 self.fail(error)
         finally:
+            query.seconds = time.perf_counter() - query.began
             self.news.put(query)
 
     def work_off(self, store: Store, query: _Query | None = None) -> None:
@@ -317,8 +322,11 @@ class _Run:
             pace = self._paces[column.alone] = Pace(CHUNK_SECONDS, MOST_IN_CHUNK)
         chunks: list[asyncio.Task[None]] = []
         first = 0
-        while first < len(rows) and not self.cancelled:
+        while first < len(rows):
             await self._plain.acquire()
+            if self.cancelled:
+                self._plain.release()
+                break
             size = pace.size
             if column.batch:
                 size = max(1, size // column.batch) * column.batch
