@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -29,6 +30,7 @@ class Store:
             self.columns[slot] = column
         self.failed: dict[int, tuple[Failure, int]] = {}
         self._fatal: dict[int, int] = {}
+        self._failing = threading.Lock()
         self._left = {slot: rows * readers for slot, readers in plan.readers.items() if slot not in plan.kept}
 
     def living(self, at: int, rows: Sequence[int]) -> Sequence[int]:
@@ -88,12 +90,13 @@ class Store:
 
     def fail(self, at: int, row: int, failure: Failure) -> None:
         """Step `at` failed for a row. The earliest step counts, as in a run of one step after another."""
-        known = self.failed.get(row)
-        if known is None or at < known[1]:
-            self.failed[row] = (failure, at)
-        if self.owners is not None:
-            owner = self.owners[row]
-            self._fatal[owner] = min(row, self._fatal.get(owner, row))
+        with self._failing:
+            known = self.failed.get(row)
+            if known is None or at < known[1]:
+                self.failed[row] = (failure, at)
+            if self.owners is not None:
+                owner = self.owners[row]
+                self._fatal[owner] = min(row, self._fatal.get(owner, row))
 
     def passed(self, at: int, rows: int) -> None:
         """So many rows are through step `at`; values that nothing will read any more are let go of."""
