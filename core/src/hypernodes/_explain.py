@@ -217,11 +217,12 @@ def _workers(backend: Any, steps: Sequence[Step]) -> str:
     spec = engine_spec_of(backend)
     workers = engine_of(backend).workers(backend.max_workers)
     bound = f"at most {workers} at once" if workers else "as many at once as it sees fit"
-    modes = f"nodes {backend.node_execution}, items {backend.map_execution}"
+    modes = f"nodes {backend.node_execution or 'sequential'}, items {backend.map_execution or 'sequential'}"
     named = getattr(backend, "map_strategy", None)
     if named is not None or any(step.lists is not None for step in steps):
         modes += f", map strategy {strategy_of(backend, steps)} ({'chosen by core' if named is None else 'named'})"
-    return f"{spec.summary or spec.name}; {modes}; {bound}"
+    about = backend.about()
+    return "; ".join([spec.summary or spec.name, modes, bound, *([about] if about else [])])
 
 
 def _unsendable(step: Step, backend: Backend) -> str:

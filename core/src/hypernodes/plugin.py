@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from hypernodes._bytes_cache import BytesCache, Kept, Refused
     from hypernodes._cache import Cache, Found, Note
     from hypernodes._context import Context
-    from hypernodes._demand import Demand
+    from hypernodes._demand import Demand, demand_of
     from hypernodes._diagram import Diagram, DiagramCluster, DiagramEdge, DiagramNode
     from hypernodes._engine import Engine, Feed, Site, run_in_line
+    from hypernodes._engines import AsyncEngine, SequentialEngine
     from hypernodes._errors import (
         CacheError,
         CacheWarning,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from hypernodes._worker import as_worker, inside_worker
 
 __all__ = [
+    "AsyncEngine",
     "Backend",
     "BackendSpec",
     "Batch",
@@ -80,6 +82,7 @@ __all__ = [
     "Refused",
     "RemoteError",
     "Reply",
+    "SequentialEngine",
     "Session",
     "SharedScope",
     "SigningKey",
@@ -94,6 +97,7 @@ __all__ = [
     "WorkerLostError",
     "as_worker",
     "counted",
+    "demand_of",
     "duration",
     "hookimpl",
     "inside_worker",
@@ -120,9 +124,10 @@ _HOMES = {
     "_bytes_cache": ("BytesCache", "Kept", "Refused"),
     "_cache": ("Cache", "Found", "Note"),
     "_context": ("Context",),
-    "_demand": ("Demand",),
+    "_demand": ("Demand", "demand_of"),
     "_diagram": ("Diagram", "DiagramCluster", "DiagramEdge", "DiagramNode"),
     "_engine": ("Engine", "Feed", "Site", "run_in_line"),
+    "_engines": ("AsyncEngine", "SequentialEngine"),
     "_errors": (
         *("CacheError", "CacheWarning", "IncompatibleEngineError"),
         *("PlaceError", "RemoteError", "UnsendableError", "WorkerLostError"),
