@@ -153,15 +153,15 @@ def pytest(session: nox.Session, *paths: str, quick: bool = False, clusters: str
     if session.posargs:  # somebody looks for something
         session.run("pytest", *options, *paths, *session.posargs)
         return
-    spread = ["-n", "2", "--dist", "worksteal", *options]
-    if paths:
-        session.run("pytest", *spread, *paths)
-        return
-    browser()
-    alone = [folder.relative_to(ROOT) for folder in PLUGINS.values() if folder.name in CLUSTERS]
-    session.run("pytest", *spread, *(f"--ignore={folder}" for folder in alone))
+    alone = [] if paths else [folder for folder in PLUGINS.values() if folder.name in CLUSTERS]
+    if not paths:
+        browser()
+        shared = [folder for folder in PLUGINS.values() if folder not in alone]
+        paths = ("core/tests", "tests", *(str(folder.relative_to(ROOT) / "tests") for folder in shared))
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *options, *paths)
     for folder in alone if clusters != "none" else []:
-        session.run("pytest", *short, *(not_slow if clusters == "quick" else []), str(folder / "tests"))
+        tests = str(folder.relative_to(ROOT) / "tests")
+        session.run("pytest", *short, *(not_slow if clusters == "quick" else []), tests)
 
 
 @nox.session

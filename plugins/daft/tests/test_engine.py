@@ -239,6 +239,30 @@ def test_stream_draws_two_windows_at_most() -> None:
             assert drawn <= wanted + 3 * 10
 
 
+def test_nothing_begins_after_a_stream_is_closed() -> None:
+    begun: list[int] = []
+    gate, two = threading.Event(), threading.Semaphore(0)
+
+    @node(output_name="y")
+    def wait(x: int) -> int:
+        begun.append(x)
+        if x:
+            two.release()
+            gate.wait(GENEROUS)
+        return x
+
+    stream = on_daft(wait, max_workers=2, batch_size=1).map_iter(rows(40), output_name="y")
+    with closing(stream):
+        assert next(stream) == 0
+        for _ in range(2):
+            assert two.acquire(timeout=GENEROUS)
+    known = list(begun)
+    gate.set()
+    for thread in [one for one in threading.enumerate() if one.name.startswith("hypernodes-daft-node")]:
+        thread.join(GENEROUS)
+    assert begun == known
+
+
 def test_failure_in_a_stream_leaves_what_comes_after_it_alone() -> None:
     begun: list[int] = []
 

@@ -78,9 +78,12 @@ class Body:
         """The values of each output, and why rows failed; those that have a reason already are left out."""
         told = list(reasons)
         living = [at for at, reason in enumerate(reasons) if reason is None]
-        found = self._run([[values[at] for at in living] for values in lists], len(living))
+        whole = len(living) == len(rows)
+        found = self._run(list(lists) if whole else [[values[at] for at in living] for values in lists], len(living))
+        if whole and Failure not in set(map(type, found[0])):  # a row that failed has its failure in each column
+            return found, told
         made: list[list[Any]] = [[None] * len(rows) for _ in self.makes]
-        for position, (at, results) in enumerate(zip(living, zip(*found, strict=True), strict=True)):
+        for position, (at, *results) in enumerate(zip(living, *found, strict=True)):
             failure = next((one for one in results if isinstance(one, Failure) and one.item == position), None)
             if failure is None:
                 for column, value in zip(made, results, strict=True):

@@ -34,6 +34,12 @@ def native(form: Callable[..., Any]) -> Callable[[N], N]:
         if node.batching is not None or node.is_generator:
             kind = "takes batches" if node.batching is not None else "yields"
             raise TypeError(f"node '{node.name}' {kind}; only a node of one value for one item has a native form")
+        for option, given in (("timeout", node.timeout), ("limit", node.limit), ("resources", node.resources)):
+            if given:
+                raise TypeError(
+                    f"node '{node.name}' has {option}={given!r}, which a native form would not heed: Daft computes it "
+                    "for many rows at once. Leave the option out, or the native form"
+                )
         _forms[node] = form
         return node
 

@@ -13,7 +13,7 @@ class Column(NamedTuple):
     """A step as a column of a dataframe. It is computed from the columns of the steps in `needs`, by index.
 
     `alone` is a stage of this step only. `is_async` says that it is awaited, `batch` how many rows its node takes at
-    once, 0 where that is one.
+    once, 0 where that is one; `reads` are the slots that it reads.
     """
 
     at: int
@@ -22,6 +22,7 @@ class Column(NamedTuple):
     needs: tuple[int, ...]
     is_async: bool
     batch: int
+    reads: tuple[int, ...]
 
 
 class Columns(NamedTuple):
@@ -97,7 +98,7 @@ def _column(owner: str, at: int, step: Step, maker: dict[int, int]) -> Column:
         [(f"value_{slot}", slot) for slot in step.writes],
         [at],
     )
-    return Column(at, _name(step), alone, needs, step.node.is_async, alone.batch)
+    return Column(at, _name(step), alone, needs, step.node.is_async, alone.batch, reads)
 
 
 def _name(step: Step) -> str:

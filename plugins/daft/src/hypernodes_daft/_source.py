@@ -38,7 +38,15 @@ def opened(daft: Any, source: Any, format: str | None) -> Any:  # noqa: A002
             else f"format={format!r}; give 'parquet', 'csv' or 'json'"
         )
     read = {"parquet": daft.read_parquet, "csv": daft.read_csv, "json": daft.read_json}[kind]
-    return read(names)
+    frame = read(names)
+    pickled = [field.name for field in frame.schema() if field.dtype.is_python()]
+    if pickled:
+        raise ValueError(
+            f"{', '.join(map(repr, names))}: the column '{pickled[0]}' holds pickled Python objects, which may run any "
+            "code when they are read. If you trust whoever wrote it, give the dataframe: map_frame(pipeline, "
+            "daft.read_parquet(...))"
+        )
+    return frame
 
 
 def _format_of(name: str) -> str | None:
