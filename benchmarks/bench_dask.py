@@ -1,4 +1,4 @@
-"""Pipelines on Dask workers, over what one would write with Dask alone, and over what is ideal; on one local cluster."""
+"""Pipelines on Dask workers, over what one would write with Dask alone, and over what is ideal; on one cluster."""
 
 from __future__ import annotations
 
