@@ -107,7 +107,7 @@ def test_what_a_killed_program_leaves_goes_soon(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 def test_an_app_whose_client_is_gone_stops() -> None:
-    with LocalModal(client_timeout=5.0) as local:
+    with LocalModal(client_timeout=10.0) as local:
         program = "import modal, os\nwith modal.App('orphan').run(): os._exit(0)"
         subprocess.run([sys.executable, "-c", program], env=os.environ | local.environ, check=True, timeout=120)
         [app] = local.apps

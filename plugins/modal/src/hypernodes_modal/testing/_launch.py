@@ -70,8 +70,8 @@ class Launcher:
     def home(self, container: Container) -> Path:
         return self.records.home / "containers" / container.id
 
-    async def run(self, container: Container) -> int:
-        """Start the container, read what it writes, and give its exit code. OSError, ValueError: it cannot start."""
+    async def run(self, container: Container) -> None:
+        """Start the container, read what it writes, and note its exit code. OSError, ValueError: it cannot start."""
         assert self.switchboard is not None
         container.endpoint = Endpoint(self.switchboard, container)
         home, root = self.home(container), self.home(container) / "root"
@@ -104,7 +104,7 @@ class Launcher:
                 self._kill(process.pid)
             startup = container.function.definition.startup_timeout_secs + PATIENCE
             timer = loop.call_later(startup, self._slow, container, process.pid)
-            code = await process.wait()
+            container.exit_code = await process.wait()
             timer.cancel()
         finally:
             self._kill(process.pid)  # what it may have started
@@ -113,7 +113,6 @@ class Launcher:
                 reader.cancel()
             if process.stdin is not None:
                 process.stdin.close()
-        return code
 
     def _slow(self, container: Container, pid: int) -> None:
         if container.state == "starting":
