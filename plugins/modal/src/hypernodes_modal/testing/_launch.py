@@ -77,7 +77,7 @@ class Launcher:
         home, root = self.home(container), self.home(container) / "root"
         for folder in (root, home / "tmp"):
             folder.mkdir(parents=True)
-        url = await container.endpoint.open(home / "socket")
+        url = await container.endpoint.open(self.records.home / container.id)
         self._furnish(container, root)
         (home / "arguments").write_bytes(self._arguments(container, url).SerializeToString())
         image = self.records.images.by_id.get(container.function.definition.image_id)
