@@ -84,6 +84,11 @@ class LocalModal:
         """Open the servers. Raises what went wrong."""
         if self._thread is not None:
             raise RuntimeError("this LocalModal was started already; make another one")
+        if os.environ.get("MODAL_IS_REMOTE") == "1":
+            raise RuntimeError(
+                "LocalModal is being started inside a container, which has imported your script: start it under "
+                "`if __name__ == '__main__':`, or keep the app in a module of its own"
+            )
         started: list[BaseException | None] = []
         ready = threading.Event()
         self._thread = threading.Thread(target=self._main, args=(ready, started), name="LocalModal", daemon=True)
@@ -258,6 +263,10 @@ class LocalModal:
     def preempt(self, container: Container) -> None:
         """Take a container's machine away: what it was doing begins again in another, and counts as no failure."""
         self.do(lambda: self._started().fleet.kill(container))
+
+    def stop_app(self, app: App) -> None:
+        """Stop an app, as somebody may do in Modal's dashboard."""
+        self.do(lambda: self._started().apps.stop(app))
 
     def crash(self, container: Container, number: int = signal.SIGKILL) -> None:
         """Let a container's process die of a signal, as if of itself."""
