@@ -187,6 +187,7 @@ def test_a_secret_that_is_not_there_is_named(local_modal: LocalModal) -> None:
 # volumes ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [1, 2])
 def test_files_of_a_volume_are_put_listed_read_and_removed(local_modal: LocalModal, version: Any, folder: Path) -> None:
     name = named()
