@@ -78,6 +78,7 @@ def test_a_class_has_parameters_and_methods(shop: Any, local_modal: LocalModal) 
     assert till.show.remote(3) == "3 EUR"
 
 
+@pytest.mark.slow
 def test_what_is_not_deployed_is_named(shop: Any, local_modal: LocalModal) -> None:
     with pytest.raises(modal.exception.NotFoundError, match="'refund' from the 'shop' app"):
         modal.Function.from_name("shop", "refund").hydrate()
@@ -122,6 +123,30 @@ def test_a_waiting_container_takes_no_room_from_what_it_waits_for(tmp_path: Path
         app.deploy()
         assert function.remote(2) == 2
     assert local.unimplemented == {}
+
+
+@pytest.mark.slow
+def test_no_function_is_left_without_a_container(tmp_path: Path) -> None:
+    def wait(gate: str) -> None:
+        import time
+        from pathlib import Path
+
+        while not Path(gate).exists():
+            time.sleep(0.01)
+
+    def release(gate: str) -> None:
+        from pathlib import Path
+
+        Path(gate).touch()
+
+    with LocalModal(capacity=1) as local, local.use():
+        app = modal.App("two")
+        waits = app.function(serialized=True, name="wait")(wait)
+        releases = app.function(serialized=True, name="release")(release)
+        with app.run():
+            calls = [waits.spawn(str(tmp_path / "gate")) for _ in range(2)]
+            releases.remote(str(tmp_path / "gate"))
+            assert [call.get(timeout=60) for call in calls] == [None, None]
 
 
 def test_a_wrong_token_is_refused(local_modal: LocalModal) -> None:

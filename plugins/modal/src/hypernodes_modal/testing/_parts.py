@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypernodes_modal.testing._calls import Calls
 from hypernodes_modal.testing._containers import Containers
 from hypernodes_modal.testing._control_plane import ControlPlane
 from hypernodes_modal.testing._dicts import Dicts
+from hypernodes_modal.testing._endpoint import Endpoint
 from hypernodes_modal.testing._fleet import Fleet
 from hypernodes_modal.testing._functions import Functions
 from hypernodes_modal.testing._images import Images
@@ -23,7 +23,7 @@ from hypernodes_modal.testing._links import Links
 from hypernodes_modal.testing._mounts import Mounts, Secrets
 from hypernodes_modal.testing._queues import Queues
 from hypernodes_modal.testing._records import App
-from hypernodes_modal.testing._rpc import Endpoint, Switchboard
+from hypernodes_modal.testing._rpc import Switchboard
 from hypernodes_modal.testing._shelf import Records
 from hypernodes_modal.testing._volumes import Volumes
 
@@ -50,7 +50,7 @@ class Parts:
 
     def __init__(self, home: Path, told: Settings, fails: Callable[[tuple[str, ...]], str | None]) -> None:
         records = self.records = Records(home)
-        self.links, self.blobs, calls = Links(), Blobs(records), Calls(records)
+        self.links, self.blobs, calls = Links(home), Blobs(records), Calls(records)
         mounts, volumes = Mounts(records, self.blobs), Volumes(records, self.blobs, self.links)
         self.apps = Apps(records, self._publish, self._end)
         launcher = Launcher(records, mounts, volumes, self.links, told.pythons, self.apps.layout, told.input_plane)
@@ -63,7 +63,7 @@ class Parts:
             *(volumes, self.blobs, Dicts(records), Queues(records), Billing(records, told.rates)),
             *(ControlPlane(calls, fleet), InputPlane(calls), Containers(records, calls, fleet)),
         )
-        self.board = launcher.switchboard = Switchboard(parts, told.token)
+        self.board = launcher.switchboard = Switchboard(parts, told.token, records.bell.ring)
         self._endpoint = Endpoint(self.board)
 
     def _publish(self, app: App) -> None:
@@ -85,4 +85,3 @@ class Parts:
         await self._endpoint.shut()
         await self.blobs.shut()
         self.links.shut()
-        shutil.rmtree(self.records.home, ignore_errors=True)

@@ -8,14 +8,14 @@ import os
 import secrets as randomness
 import signal
 import sys
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hypernodes_modal.testing._client import close, close_default_client, exported
+from hypernodes_modal.testing._home import Home
 from hypernodes_modal.testing._parts import Parts, Settings
 from hypernodes_modal.testing._records import App, Container, Function, Image, Volume
 from hypernodes_modal.testing._shelf import Records
@@ -53,7 +53,7 @@ class LocalModal:
         pythons: Mapping[str, str | os.PathLike[str]] | None = None,
         input_plane: bool = False,
         crash_limit: int = 3,
-        cancel_grace: float = 10.0,
+        cancel_grace: float = 30.0,
         client_timeout: float = 120.0,
     ) -> None:
         if capacity < 1:
@@ -85,6 +85,11 @@ class LocalModal:
         """Open the servers. Raises what went wrong."""
         if self._thread is not None:
             raise RuntimeError("this LocalModal was started already; make another one")
+        if os.environ.get("MODAL_IS_REMOTE") == "1":
+            raise RuntimeError(
+                "LocalModal is being started inside a container, which has imported your script: start it under "
+                "`if __name__ == '__main__':`, or keep the app in a module of its own"
+            )
         started: list[BaseException | None] = []
         ready = threading.Event()
         self._thread = threading.Thread(target=self._main, args=(ready, started), name="LocalModal", daemon=True)
@@ -121,9 +126,9 @@ class LocalModal:
             ready.set()
 
     async def _serve(self, ready: threading.Event) -> None:
-        home = Path(tempfile.mkdtemp(prefix="local-modal-"))
+        home = Home()
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        parts = self._parts = Parts(home, self._told, self._failing_build)
+        parts = self._parts = Parts(home.path, self._told, self._failing_build)
         try:
             self.url = await parts.open()
             ready.set()
@@ -133,6 +138,7 @@ class LocalModal:
                 parts.apps.stop_forgotten(self._client_timeout)
         finally:
             await parts.shut()
+            home.remove()
 
     def _failing_build(self, commands: tuple[str, ...]) -> str | None:
         pattern = self.fail_builds
@@ -157,7 +163,7 @@ class LocalModal:
     @contextlib.contextmanager
     def use(self) -> Iterator[LocalModal]:
         """Let `modal` in this process talk to this control plane: the default client is closed before and after."""
-        with self._exported():
+        with exported(self.environ):
             close_default_client()
             try:
                 yield self
@@ -169,25 +175,12 @@ class LocalModal:
         """A client of this control plane alone, for `app.run(client=client)`."""
         import modal
 
-        with self._exported():  # the address is read when the client is made
+        with exported(self.environ):  # the address is read when the client is made
             client = modal.Client.from_credentials(*self.token)
         try:
             yield client
         finally:
             close(client)
-
-    @contextlib.contextmanager
-    def _exported(self) -> Iterator[None]:
-        before = {name: os.environ.get(name) for name in self.environ}
-        os.environ.update(self.environ)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
 
     # what it knows ----------------------------------------------------------------------------------------------
 
@@ -259,19 +252,10 @@ class LocalModal:
         """Take a container's machine away: what it was doing begins again in another, and counts as no failure."""
         self.do(lambda: self._started().fleet.kill(container))
 
+    def stop_app(self, app: App) -> None:
+        """Stop an app, as somebody may do in Modal's dashboard."""
+        self.do(lambda: self._started().apps.stop(app))
+
     def crash(self, container: Container, number: int = signal.SIGKILL) -> None:
         """Let a container's process die of a signal, as if of itself."""
-        pid = container.pid
-        if pid is not None:
-            self.do(lambda: os.kill(pid, number))
-
-
-def close_default_client() -> None:
-    """Close the client that `modal` keeps for the process. The next use makes one for the address of that time."""
-    import modal
-
-    close(modal.Client.from_env())
-
-
-def close(client: Any) -> None:
-    client.__exit__(None, None, None)  # older clients have no `close`
+        self.do(lambda: self._started().fleet.crash(container, number))
