@@ -105,6 +105,12 @@ class ModalBackend(Backend):
             "another one may have it as its backend"
         )
 
+    def __copy__(self) -> ModalBackend:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> ModalBackend:
+        return self
+
     def open(self) -> Session:
         if self.client is None and _errors.is_local() and not _has_credentials():
             raise PlaceError(_errors.NO_TOKEN)

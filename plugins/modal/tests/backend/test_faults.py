@@ -205,6 +205,26 @@ def test_secret_and_volume_that_do_not_exist_are_named(client: Any) -> None:
             far(same, backend=backend).run(x=1)
 
 
+def test_app_that_was_stopped_by_somebody_else_ends_the_run_and_the_next_one_opens_another(
+    plane: LocalModal, client: Any, tmp_path: Path
+) -> None:
+    backend = ModalBackend(client=client, max_concurrent=1, app_name="stopped")
+    pipeline = far(same, backend=backend)
+    assert pipeline.run(x=1) == {"y": 1}
+    (app,) = [app for app in plane.apps if app.name == "stopped"]
+    subprocess.run(
+        [sys.executable, "-m", "modal", "app", "stop", "--yes", app.id],
+        env={**os.environ, **plane.environ},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    with pytest.raises(PlaceError):
+        pipeline.run(x=2)
+    assert pipeline.run(x=3) == {"y": 3}
+    backend.close()
+
+
 def test_wrong_token_is_refused_with_what_to_do(plane: LocalModal) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in plane.environ.items():
@@ -261,7 +281,9 @@ def test_stream_that_is_closed_cancels_what_is_under_way(plane: LocalModal, shar
 
 SCRIPT = """
 import os, sys, time
-from hypernodes import ModalBackend, Pipeline, node
+from hypernodes import LocalBackend, Pipeline, node
+Pipeline(nodes=[node(lambda x: x, output_name="y")], backend=LocalBackend(engine="threaded")).run(x=1)
+from hypernodes import ModalBackend  # after places were opened: what closes them is older than Modal's client
 
 @node(output_name="y")
 def work(x: int) -> int:

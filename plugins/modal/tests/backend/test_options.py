@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickle
 import subprocess
@@ -183,6 +184,11 @@ def test_changed_copy_is_checked_again() -> None:
     assert dataclasses.replace(backend, gpu="L4").memory == 1024
     with pytest.raises(ValueError, match="ModalBackend: memory="):
         dataclasses.replace(backend, memory="none")
+
+
+def test_copy_of_a_backend_is_itself() -> None:
+    backend = ModalBackend(volumes={"/models": "models"})
+    assert copy.copy(backend) is copy.deepcopy(backend) is backend
 
 
 def test_backend_stays_at_home() -> None:
