@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,8 @@ def wait():
 
 with LocalModal() as local, local.use():
     app = modal.App("abandoned")
-    function = app.function(serialized=True, name="wait")(wait)
+    volume = modal.Volume.from_name("kept", create_if_missing=True)
+    function = app.function(serialized=True, name="wait", volumes={os.environ["MOUNTED"]: volume})(wait)
     with app.run():
         function.spawn()
         local.wait(lambda: any(one.running for one in local.containers))
@@ -80,8 +82,13 @@ def test_containers_end_with_the_plane(no_leaks: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
-def test_containers_end_when_the_program_is_killed() -> None:
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as program:
+def test_what_a_killed_program_leaves_goes_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its containers at once, its files when the next control plane starts."""
+    (temporary := tmp_path / "tmp").mkdir()
+    mounted = tmp_path / "deep" / "mounted"
+    environment = os.environ | {"TMPDIR": str(temporary), "MOUNTED": str(mounted)}
+    command = [sys.executable, "-c", PROGRAM]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as program:
         try:
             assert program.stdout is not None
             pid = int(program.stdout.readline())
@@ -89,6 +96,13 @@ def test_containers_end_when_the_program_is_killed() -> None:
         finally:
             program.kill()
     until(lambda: not alive(pid), "the container outlived what started it")
+    assert mounted.is_symlink()
+    assert len(list(temporary.iterdir())) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with LocalModal():
+        assert len(list(temporary.iterdir())) == 1
+        assert not (tmp_path / "deep").exists()
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.slow
@@ -98,6 +112,15 @@ def test_an_app_whose_client_is_gone_stops() -> None:
         subprocess.run([sys.executable, "-c", program], env=os.environ | local.environ, check=True, timeout=120)
         [app] = local.apps
         until(lambda: app.state == "stopped", "the app outlived its client")
+
+
+def test_a_control_plane_that_lives_is_not_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with LocalModal():
+        [first] = tmp_path.iterdir()
+        with LocalModal():
+            assert first.exists()
+        assert list(tmp_path.iterdir()) == [first]
 
 
 def test_it_can_be_started_once() -> None:
@@ -156,7 +179,8 @@ def test_it_runs_from_the_command_line_and_says_what_to_export(tmp_path: Path) -
 def test_the_path_of_a_volume_is_free_again(tmp_path: Path) -> None:
     from hypernodes_modal.testing._links import Links
 
-    links, source = Links(), tmp_path / "source"
+    (home := tmp_path / "home").mkdir()
+    links, source = Links(home), tmp_path / "source"
     source.mkdir()
     links.place(tmp_path / "deep" / "mounted", source, "ta-1")
     assert (tmp_path / "deep" / "mounted").resolve() == source

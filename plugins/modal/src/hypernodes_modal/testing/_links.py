@@ -8,13 +8,18 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Links"]
+__all__ = ["Links", "sweep_links"]
+
+
+RECORD = "links"
+"""The file in the control plane's directory that names every link and folder that was made elsewhere."""
 
 
 class Links:
-    """The links that were made, and which containers need them."""
+    """The links that were made, and which containers need them. They are written down in the directory `home`."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: Path) -> None:
+        self._record = home / RECORD
         self._made: dict[Path, Path] = {}
         self._users: dict[Path, set[str]] = {}
         self._folders: list[Path] = []
@@ -41,6 +46,7 @@ class Links:
         if target not in self._made:
             try:
                 self._make_folder(target.parent)
+                self._note(target)
                 target.symlink_to(source)
             except OSError as error:
                 raise ValueError(
@@ -78,5 +84,24 @@ class Links:
     def _make_folder(self, folder: Path) -> None:
         if not folder.is_dir():
             self._make_folder(folder.parent)
+            self._note(folder)
             folder.mkdir()
             self._folders.append(folder)
+
+    def _note(self, path: Path) -> None:
+        with self._record.open("a", encoding="utf-8") as file:
+            file.write(f"{path}\n")
+
+
+def sweep_links(home: Path) -> None:
+    """Take away the links into a directory whose control plane was killed, and the folders made for them."""
+    record = home / RECORD
+    if not record.exists():
+        return
+    for line in reversed(record.read_text(encoding="utf-8").splitlines()):
+        path = Path(line)
+        with suppress(OSError):  # it has gone already, or is in use
+            if path.is_symlink() and path.readlink().is_relative_to(home):
+                path.unlink()
+            elif path.is_dir() and not path.is_symlink():
+                path.rmdir()

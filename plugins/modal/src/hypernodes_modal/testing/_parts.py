@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +49,7 @@ class Parts:
 
     def __init__(self, home: Path, told: Settings, fails: Callable[[tuple[str, ...]], str | None]) -> None:
         records = self.records = Records(home)
-        self.links, self.blobs, calls = Links(), Blobs(records), Calls(records)
+        self.links, self.blobs, calls = Links(home), Blobs(records), Calls(records)
         mounts, volumes = Mounts(records, self.blobs), Volumes(records, self.blobs, self.links)
         self.apps = Apps(records, self._publish, self._end)
         launcher = Launcher(records, mounts, volumes, self.links, told.pythons, self.apps.layout, told.input_plane)
@@ -85,4 +84,3 @@ class Parts:
         await self._endpoint.shut()
         await self.blobs.shut()
         self.links.shut()
-        shutil.rmtree(self.records.home, ignore_errors=True)

@@ -8,14 +8,13 @@ import os
 import secrets as randomness
 import signal
 import sys
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hypernodes_modal.testing._home import Home
 from hypernodes_modal.testing._parts import Parts, Settings
 from hypernodes_modal.testing._records import App, Container, Function, Image, Volume
 from hypernodes_modal.testing._shelf import Records
@@ -121,9 +120,9 @@ class LocalModal:
             ready.set()
 
     async def _serve(self, ready: threading.Event) -> None:
-        home = Path(tempfile.mkdtemp(prefix="local-modal-"))
+        home = Home()
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        parts = self._parts = Parts(home, self._told, self._failing_build)
+        parts = self._parts = Parts(home.path, self._told, self._failing_build)
         try:
             self.url = await parts.open()
             ready.set()
@@ -133,6 +132,7 @@ class LocalModal:
                 parts.apps.stop_forgotten(self._client_timeout)
         finally:
             await parts.shut()
+            home.remove()
 
     def _failing_build(self, commands: tuple[str, ...]) -> str | None:
         pattern = self.fail_builds
