@@ -206,21 +206,16 @@ def test_secret_and_volume_that_do_not_exist_are_named(client: Any) -> None:
 
 
 def test_app_that_was_stopped_by_somebody_else_ends_the_run_and_the_next_one_opens_another(
-    plane: LocalModal, client: Any, tmp_path: Path
+    plane: LocalModal, client: Any
 ) -> None:
     backend = ModalBackend(client=client, max_concurrent=1, app_name="stopped")
     pipeline = far(same, backend=backend)
     assert pipeline.run(x=1) == {"y": 1}
     (app,) = [app for app in plane.apps if app.name == "stopped"]
-    subprocess.run(
-        [sys.executable, "-m", "modal", "app", "stop", "--yes", app.id],
-        env={**os.environ, **plane.environ},
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    with pytest.raises(PlaceError):
+    plane.stop_app(app)
+    with pytest.raises(PlaceError, match="stopped") as caught:
         pipeline.run(x=2)
+    print(caught.value)
     assert pipeline.run(x=3) == {"y": 3}
     backend.close()
 

@@ -357,18 +357,21 @@ def test_plain_and_async_calls_work_inside_of_a_running_loop(shared: Any) -> Non
 
 
 def test_cost_is_told_after_a_run_with_what_modal_billed(client: Any) -> None:
-    with LocalModal(capacity=1, rates={"cpu": "100000", "memory": "100000"}) as plane:
-        with plane.client() as own, ModalBackend(max_concurrent=1, client=own, cpu=2) as backend:
-            nothing = backend.cost()
-            assert (nothing.calls, nothing.containers, nothing.seconds, nothing.estimate) == (0, 0, 0, 0)
-            far(where, backend=backend).map([{"x": x} for x in range(50)])
-            cost = backend.cost()
-            assert cost.calls >= 1
-            assert cost.containers == 1
-            assert cost.estimate is not None
-            assert 0 < cost.estimate < cost.seconds
-            assert "by the prices of June 2026" in str(cost)
-            if "Workspace" in modal.__dict__:  # before 1.5.4 Modal's client cannot ask
-                assert cost.billed is not None
-                assert cost.billed > 0
-                assert "; Modal billed $" in str(cost)
+    with (
+        LocalModal(capacity=1, rates={"cpu": "100000", "memory": "100000"}) as plane,
+        plane.client() as own,
+        ModalBackend(max_concurrent=1, client=own, cpu=2) as backend,
+    ):
+        nothing = backend.cost()
+        assert (nothing.calls, nothing.containers, nothing.seconds, nothing.estimate) == (0, 0, 0, 0)
+        far(where, backend=backend).map([{"x": x} for x in range(50)])
+        cost = backend.cost()
+        assert cost.calls >= 1
+        assert cost.containers == 1
+        assert cost.estimate is not None
+        assert 0 < cost.estimate < cost.seconds
+        assert "by the prices of June 2026" in str(cost)
+        if "Workspace" in modal.__dict__:  # before 1.5.4 Modal's client cannot ask
+            assert cost.billed is not None
+            assert cost.billed > 0
+            assert "; Modal billed $" in str(cost)

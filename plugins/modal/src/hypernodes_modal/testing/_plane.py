@@ -259,6 +259,10 @@ class LocalModal:
         """Take a container's machine away: what it was doing begins again in another, and counts as no failure."""
         self.do(lambda: self._started().fleet.kill(container))
 
+    def stop_app(self, app: App) -> None:
+        """Stop an app, as somebody may do in Modal's dashboard."""
+        self.do(lambda: self._started().apps.stop(app))
+
     def crash(self, container: Container, number: int = signal.SIGKILL) -> None:
         """Let a container's process die of a signal, as if of itself."""
         pid = container.pid
