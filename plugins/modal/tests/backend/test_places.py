@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from hypernodes import Failure, LocalBackend, ModalBackend, Pipeline, node
 from hypernodes.testing import EventLog
 from hypernodes_modal import default_image, uv_image
 from hypernodes_modal.testing import LocalModal
+
+pytestmark = pytest.mark.slow
 
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -209,7 +212,7 @@ def test_items_are_spread_over_containers(plane: LocalModal, client: Any, image:
         """Waits until another container has come, so that one alone cannot do both."""
         (tmp_path / os.environ["MODAL_TASK_ID"]).touch()
         while len(list(tmp_path.iterdir())) < 2:
-            pass
+            time.sleep(0.01)
         return os.environ["MODAL_TASK_ID"]
 
     with ModalBackend(image=image, client=client, max_concurrent=2) as backend:
