@@ -11,7 +11,7 @@ from typing import Any
 import modal
 import pytest
 
-from hypernodes_modal.testing import LocalModal
+from hypernodes_modal.testing import Container, LocalModal
 
 pytestmark = pytest.mark.slow
 
@@ -122,11 +122,11 @@ def test_a_cancelled_call_stops_and_its_container_lives_on(act: Any, local_modal
     started = tmp_path / "started"
     call = act.spawn("wait", str(started), str(tmp_path / "never"))
     waiting(started)
-    inside = [one for one in local_modal.containers if one.running]
+    [inside] = running(local_modal)
     call.cancel()
     with pytest.raises(modal.exception.RemoteError):
         call.get(timeout=60)
-    assert [one.state for one in inside] == ["ready"] * len(inside)
+    assert inside.state == "ready"
     assert act.remote("double", 1) == 2
 
 
@@ -145,7 +145,7 @@ def test_a_call_can_be_cancelled_with_its_container(act: Any, local_modal: Local
     started = tmp_path / "started"
     call = act.spawn("wait", str(started), str(tmp_path / "never"))
     waiting(started)
-    [inside] = [one for one in local_modal.containers if one.running]
+    [inside] = running(local_modal)
     call.cancel(terminate_containers=True)
     with pytest.raises(modal.exception.RemoteError):
         call.get(timeout=60)
@@ -174,7 +174,7 @@ def test_a_preempted_container_loses_nothing(act: Any, local_modal: LocalModal, 
     call = act.spawn("wait", str(started), str(gate))
     for times in range(1, 4):  # as often as would end a call if they counted as crashes
         waiting(started, times)
-        [inside] = [one for one in local_modal.containers if one.running]
+        [inside] = running(local_modal)
         local_modal.preempt(inside)
         local_modal.wait(lambda one=inside: one.state == "gone")
     gate.touch()
@@ -186,11 +186,15 @@ def test_a_container_that_is_made_to_crash_counts_as_crashed(act: Any, local_mod
     call = act.spawn("wait", str(started), str(tmp_path / "never"))
     for times in range(1, 4):
         waiting(started, times)
-        [inside] = [one for one in local_modal.containers if one.running]
+        [inside] = running(local_modal)
         local_modal.crash(inside)
         local_modal.wait(lambda one=inside: one.state == "gone")
     with pytest.raises(modal.exception.InternalFailure, match="ended with exit code -9"):
         call.get(timeout=60)
+
+
+def running(local: LocalModal) -> list[Container]:
+    return [one for one in local.containers if one.running and one.function.name == "act"]
 
 
 def waiting(file: Path, size: int = 1) -> None:

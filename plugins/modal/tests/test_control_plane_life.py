@@ -60,6 +60,7 @@ def test_starting_and_stopping_leaves_nothing(no_leaks: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 def test_containers_end_with_the_plane(no_leaks: Any) -> None:
     no_leaks.allow("thread", "*thread_inner*")  # the client keeps its thread and loop until the program ends
     no_leaks.allow("loop", "*")
@@ -107,9 +108,9 @@ def test_what_a_killed_program_leaves_goes_soon(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 def test_an_app_whose_client_is_gone_stops() -> None:
-    with LocalModal(client_timeout=5.0) as local:
+    with LocalModal(client_timeout=2.0) as local:
         program = "import modal, os\nwith modal.App('orphan').run(): os._exit(0)"
-        subprocess.run([sys.executable, "-c", program], env=os.environ | local.environ, check=True, timeout=120)
+        subprocess.run([sys.executable, "-c", program], env=os.environ | local.environ, timeout=120)
         [app] = local.apps
         until(lambda: app.state == "stopped", "the app outlived its client")
 

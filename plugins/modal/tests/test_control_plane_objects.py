@@ -80,9 +80,10 @@ def run(local_modal_session: LocalModal, folder: Path) -> Iterator[Any]:
 @pytest.mark.slow
 def test_an_image_is_recorded_and_its_variables_are_set(run: Any, local_modal: LocalModal) -> None:
     assert run.remote("import os; result = os.environ['SHOP']") == "open"
-    image = local_modal.images[-1]
-    assert any("torch==9.9" in command for one in local_modal.images for command in one.commands)
-    assert image.python == HERE
+    found = [one for one in local_modal.images if any("torch==9.9" in command for command in one.commands)]
+    assert [one.python for one in found] == [HERE, HERE]  # the layer, and the one upon it
+    assert found[0].environment == {}
+    assert found[1].environment == {"SHOP": "open"}
 
 
 def built(image: modal.Image) -> None:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from hypernodes_modal.testing._plane import LocalModal
+from hypernodes_modal.testing._records import App, Container, Function, Image, Volume
 
-__all__ = ["LocalModal"]
+__all__ = ["App", "Container", "Function", "Image", "LocalModal", "Volume"]

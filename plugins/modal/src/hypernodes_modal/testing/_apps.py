@@ -84,12 +84,13 @@ class Apps:
 
     async def AppHeartbeat(self, request: Any, caller: Caller) -> None:
         app = self.records.apps.get(request.app_id)
-        if app.stopped:
-            raise refuse(Status.NOT_FOUND, f"App '{app.id}' was stopped")
+        refuse_stopped(app)
         app.heartbeat = time.monotonic()
 
     async def AppPublish(self, request: Any, caller: Caller) -> Any:
         app = self.records.apps.get(request.app_id)
+        refuse_stopped(app)
+        app.heartbeat = time.monotonic()
         app.state = STATES.get(request.app_state, app.state)  # type: ignore[assignment]
         app.functions, app.classes = dict(request.function_ids), dict(request.class_ids)
         app.tags.update(request.tags)
@@ -166,6 +167,11 @@ class Apps:
             yield message("TaskLogsBatch", task_id=line.container, items=[log_item(line)], entry_id=str(seen))
         if app.stopped:
             yield message("TaskLogsBatch", app_done=True, entry_id=str(seen))
+
+
+def refuse_stopped(app: App) -> None:
+    if app.stopped:
+        raise refuse(Status.NOT_FOUND, f"App '{app.name}' ({app.id}) was stopped")
 
 
 def log_item(line: LogLine) -> Any:

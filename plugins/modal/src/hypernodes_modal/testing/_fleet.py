@@ -96,7 +96,7 @@ class Fleet:
     async def _live(self, container: Container) -> None:
         why = ""
         try:
-            container.exit_code = await self._launcher.run(container)
+            await self._launcher.run(container)
         except Exception as error:  # whatever it is, the callers must hear of it
             why = f"its container could not be started: {error}"
         finally:
@@ -166,13 +166,20 @@ class Fleet:
         if container.alive:
             self._leave(container)
 
-    def kill(self, container: Container, number: int = signal.SIGKILL) -> None:
+    def kill(self, container: Container) -> None:
         """End a container at once. What it was doing is put back into the queue, and counted as nobody's fault."""
         if container.state != "gone":
             self._leave(container)
-            if container.pid is not None:
-                with suppress(ProcessLookupError):
-                    os.killpg(container.pid, number)
+            self._signal(container, signal.SIGKILL)
+
+    def crash(self, container: Container, number: int) -> None:
+        """Send its process a signal, of which the autoscaler knows nothing."""
+        self._signal(container, number)
+
+    def _signal(self, container: Container, number: int) -> None:
+        if container.pid is not None and container.exit_code is None:  # later the number may be another process's
+            with suppress(ProcessLookupError):
+                os.killpg(container.pid, number)
 
     def _leave(self, container: Container) -> None:
         container.state = "leaving"

@@ -70,14 +70,14 @@ class Launcher:
     def home(self, container: Container) -> Path:
         return self.records.home / "containers" / container.id
 
-    async def run(self, container: Container) -> int:
-        """Start the container, read what it writes, and give its exit code. OSError, ValueError: it cannot start."""
+    async def run(self, container: Container) -> None:
+        """Start the container, read what it writes, and note its exit code. OSError, ValueError: it cannot start."""
         assert self.switchboard is not None
         container.endpoint = Endpoint(self.switchboard, container)
         home, root = self.home(container), self.home(container) / "root"
         for folder in (root, home / "tmp"):
             folder.mkdir(parents=True)
-        url = await container.endpoint.open(home / "socket")
+        url = await container.endpoint.open(self.records.home / container.id)
         self._furnish(container, root)
         (home / "arguments").write_bytes(self._arguments(container, url).SerializeToString())
         image = self.records.images.by_id.get(container.function.definition.image_id)
@@ -104,7 +104,7 @@ class Launcher:
                 self._kill(process.pid)
             startup = container.function.definition.startup_timeout_secs + PATIENCE
             timer = loop.call_later(startup, self._slow, container, process.pid)
-            code = await process.wait()
+            container.exit_code = await process.wait()
             timer.cancel()
         finally:
             self._kill(process.pid)  # what it may have started
@@ -113,7 +113,6 @@ class Launcher:
                 reader.cancel()
             if process.stdin is not None:
                 process.stdin.close()
-        return code
 
     def _slow(self, container: Container, pid: int) -> None:
         if container.state == "starting":

@@ -52,7 +52,7 @@ class LocalModal:
         pythons: Mapping[str, str | os.PathLike[str]] | None = None,
         input_plane: bool = False,
         crash_limit: int = 3,
-        cancel_grace: float = 10.0,
+        cancel_grace: float = 30.0,
         client_timeout: float = 120.0,
     ) -> None:
         if capacity < 1:
@@ -265,9 +265,7 @@ class LocalModal:
 
     def crash(self, container: Container, number: int = signal.SIGKILL) -> None:
         """Let a container's process die of a signal, as if of itself."""
-        pid = container.pid
-        if pid is not None:
-            self.do(lambda: os.kill(pid, number))
+        self.do(lambda: self._started().fleet.crash(container, number))
 
 
 def close_default_client() -> None:

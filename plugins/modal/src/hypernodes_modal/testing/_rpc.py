@@ -124,6 +124,7 @@ class Endpoint(Server):
 
     def __init__(self, switchboard: Switchboard, container: Container | None = None) -> None:
         self.url = ""
+        self._socket: Path | None = None
         self._container = container
         self._mapping_of_rpcs = switchboard.handlers(lambda: Caller(self.url, self._container))
         self._protocols: set[H2Protocol] = set()
@@ -142,7 +143,7 @@ class Endpoint(Server):
         """Listen at this path, which only this user can reach, or on loopback where there is none or it is too long."""
         if path is not None and len(str(path)) <= LONGEST:
             await self.start(path=str(path))
-            self.url = f"unix://{path}"
+            self.url, self._socket = f"unix://{path}", path
         else:
             await self.start("127.0.0.1", 0)
             assert self._server is not None
@@ -155,3 +156,5 @@ class Endpoint(Server):
             if hasattr(protocol, "connection"):
                 protocol.connection.close()
         await self.wait_closed()
+        if self._socket is not None:
+            self._socket.unlink(missing_ok=True)
