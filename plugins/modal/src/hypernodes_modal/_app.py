@@ -31,7 +31,7 @@ class AppKey:
     """
 
     image: Any
-    requirements: tuple[str, ...]
+    plugins: _image.Plugins
     packages: tuple[str, ...] | None
     name: str
     client: Any
@@ -65,7 +65,7 @@ class WarmApp:
             else:
                 self.client = key.client or await modal.Client.from_env.aio()
             packages = _image.local_packages() if key.packages is None else key.packages
-            image = _image.built(key.image, key.requirements, packages)
+            image = _image.built(key.image, key.plugins, packages)
             self.app = modal.App(key.name, image=image, include_source=False)
             self.function = self.app.function(name="call", include_source=False, **key.options)(_entry.call)
             self._running = self.app.run(client=self.client, environment_name=key.environment)

@@ -149,7 +149,7 @@ def test_containers_that_die_as_they_start_are_no_fault_of_an_item(
     package.mkdir()
     (package / "__init__.py").write_text("import os; os._exit(7)")
     monkeypatch.setattr(_image, "ALWAYS", tuple(name for name in _image.ALWAYS if name != "hypernodes_modal"))
-    monkeypatch.setattr(_image, "plugin_packages", list)
+    monkeypatch.setattr(_image, "plugins_for", lambda engine: _image.Plugins((), (), ()))
     image = modal.Image.debian_slim(python_version=THIS).add_local_dir(package, "/root/hypernodes_modal")
     backend = ModalBackend(image=image, packages=[], client=client, max_concurrent=1)
     with backend, pytest.raises(PlaceError) as caught:
