@@ -124,6 +124,30 @@ def test_a_waiting_container_takes_no_room_from_what_it_waits_for(tmp_path: Path
     assert local.unimplemented == {}
 
 
+@pytest.mark.slow
+def test_no_function_is_left_without_a_container(tmp_path: Path) -> None:
+    def wait(gate: str) -> None:
+        import time
+        from pathlib import Path
+
+        while not Path(gate).exists():
+            time.sleep(0.01)
+
+    def release(gate: str) -> None:
+        from pathlib import Path
+
+        Path(gate).touch()
+
+    with LocalModal(capacity=1) as local, local.use():
+        app = modal.App("two")
+        waits = app.function(serialized=True, name="wait")(wait)
+        releases = app.function(serialized=True, name="release")(release)
+        with app.run():
+            calls = [waits.spawn(str(tmp_path / "gate")) for _ in range(2)]
+            releases.remote(str(tmp_path / "gate"))
+            assert [call.get(timeout=60) for call in calls] == [None, None]
+
+
 def test_a_wrong_token_is_refused(local_modal: LocalModal) -> None:
     with (
         pytest.raises(modal.exception.AuthError, match="LocalModal does not know this token"),

@@ -181,6 +181,19 @@ def test_an_app_that_ends_takes_its_containers_along(local_modal: LocalModal, tm
         modal.FunctionCall.from_id(call.object_id).get(timeout=60)
 
 
+def test_an_app_that_somebody_stops_ends_its_calls(local_modal: LocalModal) -> None:
+    app = modal.App("stopped")
+    function = app.function(serialized=True, name="stopped")(made_slow())
+    with app.run():
+        call = function.spawn(600)
+        [known] = [one for one in local_modal.apps if one.name == "stopped"]
+        local_modal.stop_app(known)
+        with pytest.raises(modal.exception.RemoteError, match="was stopped"):
+            call.get(timeout=60)
+        with pytest.raises(modal.exception.NotFoundError, match="nothing can be called in it"):
+            function.remote(0)
+
+
 class Deadly:
     """Ends the process that unpickles it."""
 

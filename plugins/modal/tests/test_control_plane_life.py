@@ -38,6 +38,21 @@ with LocalModal() as local, local.use():
         threading.Event().wait()
 """
 
+SCRIPT = """
+import modal
+from hypernodes_modal.testing import LocalModal
+
+app = modal.App("script")
+
+@app.function()
+def add(a, b):
+    return a + b
+
+with LocalModal() as local, local.use():
+    with app.run():
+        print(add.remote(1, 2))
+"""
+
 
 def until(true: Callable[[], Any], what: str) -> None:
     end = time.monotonic() + 60
@@ -127,6 +142,15 @@ def test_a_control_plane_that_lives_is_not_swept(tmp_path: Path, monkeypatch: py
 def test_it_can_be_started_once() -> None:
     with LocalModal() as local, pytest.raises(RuntimeError, match="started already"):
         local.start()
+
+
+@pytest.mark.slow
+def test_a_script_that_starts_it_again_in_its_container_is_told_so(tmp_path: Path) -> None:
+    """The container imports the script, to find the function in it."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert "start it under `if __name__ == '__main__':`" in done.stderr, done.stderr
 
 
 def test_it_must_be_started() -> None:

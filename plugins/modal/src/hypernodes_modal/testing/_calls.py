@@ -52,6 +52,11 @@ class Input:
     cancelled: bool = False
     container: Container | None = None
 
+    @property
+    def attempt_token(self) -> str:
+        """What the input plane calls this try."""
+        return f"{self.id}:{self.retry_count}"
+
 
 @dataclass(eq=False)
 class Call:
@@ -102,6 +107,12 @@ class Calls:
         if call_id not in self.calls:
             raise refuse(Status.NOT_FOUND, f"Function call '{call_id}' not found")
         return self.calls[call_id]
+
+    def of_attempt(self, token: str) -> Input:
+        one = self.inputs.get(token.partition(":")[0])
+        if one is None:
+            raise refuse(Status.NOT_FOUND, f"there is no attempt '{token}'")
+        return one
 
     def add(self, call: Call, idx: int, payload: Any) -> Input:
         """Queue a new input of a call."""

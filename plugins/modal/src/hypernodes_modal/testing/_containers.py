@@ -73,7 +73,7 @@ class Containers:
             function_call_id=one.call.id,
             function_call_invocation_type=one.call.invocation,
             retry_count=one.attempt,
-            attempt_token=f"{one.id}:{one.retry_count}" if one.call.from_input_plane else None,
+            attempt_token=one.attempt_token if one.call.from_input_plane else None,
             from_input_plane=one.call.from_input_plane,
             function_map_idx=one.idx,
         )

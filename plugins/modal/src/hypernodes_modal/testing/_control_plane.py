@@ -105,8 +105,9 @@ class ControlPlane:
     # generators -------------------------------------------------------------------------------------------------
 
     def _of(self, request: Any) -> Call:
-        if request.WhichOneof("call_info") == "attempt_token" if has_oneof(request) else request.attempt_token:
-            return self.calls.inputs[request.attempt_token.partition(":")[0]].call
+        """The call whose data it is: named by itself, or by the attempt of the input plane."""
+        if request.attempt_token:
+            return self.calls.of_attempt(request.attempt_token).call
         return self.calls.get(request.function_call_id)
 
     async def FunctionCallPutDataOut(self, request: Any, caller: Caller) -> None:
@@ -125,10 +126,6 @@ class ControlPlane:
             for chunk in fresh():
                 sent = chunk.index
                 yield chunk
-
-
-def has_oneof(request: Any) -> bool:
-    return "call_info" in request.DESCRIPTOR.oneofs_by_name
 
 
 def ticket(one: Input) -> str:

@@ -23,8 +23,8 @@ WINDOW = 60
 class Fleet:
     """Starts containers when inputs wait, retires those that are idle for long, and sees to it when one dies.
 
-    At most `capacity` containers are there at once. One that waits for calls which it has made itself does not count:
-    those calls may need its place.
+    At most `capacity` containers are there at once, but no function is left without any: what runs may wait for it. One
+    that waits for calls which it has made itself does not count either.
     """
 
     def __init__(
@@ -77,10 +77,15 @@ class Fleet:
         counted = [one for one in alive if not one.running or any(key not in waiting for key in one.running)]
         if len(counted) < self._capacity:
             return True
-        idle = [one for one in counted if one.state == "ready" and not one.running and one.function is not function]
+        idle = [one for one in counted if one.function is not function and self._spare(one)]
         if idle:
             self.retire(idle[0])
-        return bool(idle)
+        return bool(idle) or not self._alive(function)
+
+    def _spare(self, container: Container) -> bool:
+        """Whether a container does nothing, and none was asked to be kept for that."""
+        kept = container.function.settings.min_containers
+        return container.state == "ready" and not container.running and len(self._alive(container.function)) > kept
 
     # one container ----------------------------------------------------------------------------------------------
 
@@ -94,11 +99,11 @@ class Fleet:
         life.add_done_callback(self._lives.discard)
 
     async def _live(self, container: Container) -> None:
-        why = ""
+        problem = ""
         try:
             await self._launcher.run(container)
         except Exception as error:  # whatever it is, the callers must hear of it
-            why = f"its container could not be started: {error}"
+            problem = f"its container could not be started: {error}"
         finally:
             container.ended = time.monotonic()
             for timer in container.timers.values():
@@ -107,14 +112,16 @@ class Fleet:
                 await container.endpoint.shut()
             self._launcher.links.release(container.id)
             shutil.rmtree(self._launcher.home(container), ignore_errors=True)
-        self._bury(container, why)
+        self._bury(container, problem)
 
-    def _bury(self, container: Container, why: str) -> None:
+    def _bury(self, container: Container, problem: str) -> None:
         function, was = container.function, container.state
         container.state = "gone"
         function.containers.remove(container)
         self._present.remove(container)
-        why = why or f"its container {container.id} ended with exit code {container.exit_code}{last_words(container)}"
+        why = (
+            problem or f"its container {container.id} ended with exit code {container.exit_code}{last_words(container)}"
+        )
         for one in list(container.running.values()):
             self.release(container, one)
             if one.cancelled:
@@ -125,7 +132,7 @@ class Fleet:
                 self.calls.crashed(one, self._crash_limit, f"Function '{function.name}' failed: {why}")
         if was == "starting" and container.reported is None:
             function.failed_starts += 1
-            if function.failed_starts >= self._crash_limit or "could not be started" in why:
+            if problem or function.failed_starts >= self._crash_limit:
                 function.failed_starts = 0
                 self.calls.fail_pending(function, failed(f"Function '{function.name}' cannot start: {why}"))
         self.records.bell.ring()
@@ -149,8 +156,7 @@ class Fleet:
             return
 
         def over() -> None:
-            alive = len(self._alive(container.function))
-            if not container.running and alive > container.function.settings.min_containers:
+            if self._spare(container):
                 self.retire(container)
 
         window = container.function.settings.scaledown_window or WINDOW

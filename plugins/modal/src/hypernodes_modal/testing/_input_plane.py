@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from grpclib import Status
 from modal_proto import api_pb2
 
-from hypernodes_modal.testing._calls import Call, Calls, Input
+from hypernodes_modal.testing._calls import Call, Calls
 from hypernodes_modal.testing._control_plane import OUTSTANDING
-from hypernodes_modal.testing._rpc import Caller, message, refuse
+from hypernodes_modal.testing._rpc import Caller, message
 
 __all__ = ["InputPlane"]
 
@@ -29,15 +28,15 @@ class InputPlane:
         call = self._open(request)
         one = self.calls.add(call, request.input.idx, request.input.input)
         policy = call.function.definition.retry_policy
-        return message("AttemptStartResponse", attempt_token=attempt(one), retry_policy=policy)
+        return message("AttemptStartResponse", attempt_token=one.attempt_token, retry_policy=policy)
 
     async def AttemptRetry(self, request: Any, caller: Caller) -> Any:
-        one = self._input(request.attempt_token)
+        one = self.calls.of_attempt(request.attempt_token)
         self.calls.again(one)
-        return message("AttemptRetryResponse", attempt_token=attempt(one))
+        return message("AttemptRetryResponse", attempt_token=one.attempt_token)
 
     async def AttemptAwait(self, request: Any, caller: Caller) -> Any:
-        one = self._input(request.attempt_token)
+        one = self.calls.of_attempt(request.attempt_token)
         call = one.call
         await call.bell.until(lambda: bool(call.outputs), min(request.timeout_secs, 55.0))
         return message("AttemptAwaitResponse", output=call.outputs[-1][1] if call.outputs else None)
@@ -48,11 +47,11 @@ class InputPlane:
         tokens = []
         for item in request.items:
             if item.attempt_token:
-                one = self._input(item.attempt_token)
+                one = self.calls.of_attempt(item.attempt_token)
                 self.calls.again(one)
             else:
                 one = self.calls.add(call, item.input.idx, item.input.input)
-            tokens.append(attempt(one))
+            tokens.append(one.attempt_token)
         return message(
             "MapStartOrContinueResponse",
             map_token=call.id,
@@ -75,13 +74,3 @@ class InputPlane:
     async def MapCheckInputs(self, request: Any, caller: Caller) -> Any:
         """None is ever lost: a container that dies gives its inputs back."""
         return message("MapCheckInputsResponse", lost=[False] * len(request.attempt_tokens))
-
-    def _input(self, token: str) -> Input:
-        one = self.calls.inputs.get(token.partition(":")[0])
-        if one is None:
-            raise refuse(Status.NOT_FOUND, f"there is no attempt '{token}'")
-        return one
-
-
-def attempt(one: Input) -> str:
-    return f"{one.id}:{one.retry_count}"

@@ -62,7 +62,7 @@ class Parts:
             *(volumes, self.blobs, Dicts(records), Queues(records), Billing(records, told.rates)),
             *(ControlPlane(calls, fleet), InputPlane(calls), Containers(records, calls, fleet)),
         )
-        self.board = launcher.switchboard = Switchboard(parts, told.token)
+        self.board = launcher.switchboard = Switchboard(parts, told.token, records.bell.ring)
         self._endpoint = Endpoint(self.board)
 
     def _publish(self, app: App) -> None:

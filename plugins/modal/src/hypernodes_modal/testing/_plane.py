@@ -84,6 +84,11 @@ class LocalModal:
         """Open the servers. Raises what went wrong."""
         if self._thread is not None:
             raise RuntimeError("this LocalModal was started already; make another one")
+        if os.environ.get("MODAL_IS_REMOTE") == "1":
+            raise RuntimeError(
+                "LocalModal is being started inside a container, which has imported your script: start it under "
+                "`if __name__ == '__main__':`, or keep the app in a module of its own"
+            )
         started: list[BaseException | None] = []
         ready = threading.Event()
         self._thread = threading.Thread(target=self._main, args=(ready, started), name="LocalModal", daemon=True)

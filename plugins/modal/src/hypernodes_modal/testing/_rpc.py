@@ -57,19 +57,20 @@ class Caller:
 
 
 class Switchboard:
-    """Finds the part that serves an RPC, checks who calls, and counts."""
+    """Finds the part that serves an RPC, checks who calls, and counts. `served` is called after each."""
 
-    def __init__(self, parts: Iterable[object], token: tuple[str, str]) -> None:
+    def __init__(self, parts: Iterable[object], token: tuple[str, str], served: Callable[[], None]) -> None:
         self.token = token
+        self._served = served
         self.rpcs: Counter[str] = Counter()
         self.unimplemented: Counter[str] = Counter()
         self.errors: list[str] = []
         self._serving: dict[str, Callable[[Any, Caller], Any]] = {}
         for part in parts:
             for name in SERVICE.methods_by_name:
-                if served := getattr(part, name, None):
+                if method := getattr(part, name, None):
                     assert name not in self._serving, f"two parts serve {name}"
-                    self._serving[name] = served
+                    self._serving[name] = method
 
     def handlers(self, caller: Callable[[], Caller]) -> dict[str, Handler]:
         """One handler for each RPC of the protocol, for an address that belongs to one caller."""
@@ -102,6 +103,8 @@ class Switchboard:
             except Exception as error:
                 self.errors.append(f"{name}: {traceback.format_exc()}")
                 raise refuse(Status.INTERNAL, f"LocalModal failed in {name}: {error!r}") from error
+            finally:
+                self._served()
 
         cardinality = Cardinality.UNARY_STREAM if method.server_streaming else Cardinality.UNARY_UNARY
         return Handler(serve, cardinality, request_type, reply_type)
