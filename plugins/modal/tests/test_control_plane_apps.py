@@ -78,6 +78,7 @@ def test_a_class_has_parameters_and_methods(shop: Any, local_modal: LocalModal) 
     assert till.show.remote(3) == "3 EUR"
 
 
+@pytest.mark.slow
 def test_what_is_not_deployed_is_named(shop: Any, local_modal: LocalModal) -> None:
     with pytest.raises(modal.exception.NotFoundError, match="'refund' from the 'shop' app"):
         modal.Function.from_name("shop", "refund").hydrate()

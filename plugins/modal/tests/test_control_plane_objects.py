@@ -105,6 +105,7 @@ def test_a_build_that_fails_tells_its_log(local_modal: LocalModal) -> None:
     try:
         with pytest.raises(BUILD_ERROR, match="no-such-package"):
             built(modal.Image.debian_slim(python_version=HERE).pip_install("no-such-package"))
+        assert not any("no-such-package" in command for one in local_modal.images for command in one.commands)
     finally:
         local_modal.fail_builds = None
 
@@ -130,6 +131,16 @@ def test_local_packages_and_files_are_there(run: Any, local_modal: LocalModal, f
     assert not where.startswith(str(folder))
     words = folder / "there" / "data" / "words.txt"
     assert run.remote("result = open(path).read()", path=str(words)) == "one two"
+
+
+@pytest.mark.slow
+def test_the_same_files_are_compiled_once(run: Any, local_modal: LocalModal, folder: Path) -> None:
+    code = "import shop, pathlib; result = str(pathlib.Path(shop.prices.__cached__).resolve())"
+    compiled = run.remote(code)
+    app = modal.App("again", image=modal.Image.debian_slim(python_version=HERE).add_local_python_source("shop"))
+    function = app.function(serialized=True, name="again")(made_run())
+    with app.run():
+        assert function.remote(code) == compiled
 
 
 @pytest.mark.slow
@@ -176,6 +187,7 @@ def test_a_secret_that_is_not_there_is_named(local_modal: LocalModal) -> None:
 # volumes ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [1, 2])
 def test_files_of_a_volume_are_put_listed_read_and_removed(local_modal: LocalModal, version: Any, folder: Path) -> None:
     name = named()

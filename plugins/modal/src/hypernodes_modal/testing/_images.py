@@ -42,7 +42,7 @@ class Images:
         if image is None or request.force_build:
             image = self._record(request.image)
             if (why := self._refuse(image, tuple(request.image.dockerfile_commands))) is not None:
-                self._failed[image.id] = why
+                self._failed[self.records.images.remove(image.id).id] = why
                 return message("ImageGetOrCreateResponse", image_id=image.id)  # no result: the client joins the build
             self._known[key] = image
         return message(

@@ -25,6 +25,7 @@ class Mounts:
     def __init__(self, records: Records, blobs: Blobs) -> None:
         self.records = records
         self._blobs = blobs
+        self._known: dict[str, Mount] = {}
         self._laid_out: dict[str, Path] = {}
 
     async def MountBatchedCheckExistence(self, request: Any, caller: Caller) -> Any:
@@ -43,14 +44,18 @@ class Mounts:
         return message("MountPutFileResponse", exists=path.exists())
 
     async def MountGetOrCreate(self, request: Any, caller: Caller) -> Any:
-        """Make a mount of files, or answer for one that Modal itself keeps under a name: containers have those here."""
+        """Make a mount of files, or answer for one that Modal itself keeps under a name: containers have those here.
+
+        The same files are the same mount: what Python has compiled of them is then there for the next app too.
+        """
         files = {
             file.filename: (file.sha256_hex, file.mode if file.HasField("mode") else 0o644) for file in request.files
         }
-        mount = self.records.mounts.new(lambda key: Mount(key, request.deployment_name, files))
-        checksum = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+        checksum = hashlib.sha256(repr((request.deployment_name, sorted(files.items()))).encode()).hexdigest()
+        if checksum not in self._known:
+            self._known[checksum] = self.records.mounts.new(lambda key: Mount(key, request.deployment_name, files))
         handle = message("MountHandleMetadata", content_checksum_sha256_hex=checksum)
-        return message("MountGetOrCreateResponse", mount_id=mount.id, handle_metadata=handle)
+        return message("MountGetOrCreateResponse", mount_id=self._known[checksum].id, handle_metadata=handle)
 
     def lay_out(self, mount_id: str) -> Path:
         """The directory that holds the mount's files as from the root of a file system. It is made once."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hypernodes_modal.testing._client import close, close_default_client, exported
 from hypernodes_modal.testing._home import Home
 from hypernodes_modal.testing._parts import Parts, Settings
 from hypernodes_modal.testing._records import App, Container, Function, Image, Volume
@@ -162,7 +163,7 @@ class LocalModal:
     @contextlib.contextmanager
     def use(self) -> Iterator[LocalModal]:
         """Let `modal` in this process talk to this control plane: the default client is closed before and after."""
-        with self._exported():
+        with exported(self.environ):
             close_default_client()
             try:
                 yield self
@@ -174,25 +175,12 @@ class LocalModal:
         """A client of this control plane alone, for `app.run(client=client)`."""
         import modal
 
-        with self._exported():  # the address is read when the client is made
+        with exported(self.environ):  # the address is read when the client is made
             client = modal.Client.from_credentials(*self.token)
         try:
             yield client
         finally:
             close(client)
-
-    @contextlib.contextmanager
-    def _exported(self) -> Iterator[None]:
-        before = {name: os.environ.get(name) for name in self.environ}
-        os.environ.update(self.environ)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
 
     # what it knows ----------------------------------------------------------------------------------------------
 
@@ -271,14 +259,3 @@ class LocalModal:
     def crash(self, container: Container, number: int = signal.SIGKILL) -> None:
         """Let a container's process die of a signal, as if of itself."""
         self.do(lambda: self._started().fleet.crash(container, number))
-
-
-def close_default_client() -> None:
-    """Close the client that `modal` keeps for the process. The next use makes one for the address of that time."""
-    import modal
-
-    close(modal.Client.from_env())
-
-
-def close(client: Any) -> None:
-    client.__exit__(None, None, None)  # older clients have no `close`
