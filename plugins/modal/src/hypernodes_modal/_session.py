@@ -202,7 +202,9 @@ class Call:
         try:
             await self._spawned.cancel.aio()
         except failures.Error as error:
-            logger.warning("a call that nobody waits for could not be cancelled at Modal: %s", error)
+            # Where the app is closed, that has stopped the call.
+            level = logging.DEBUG if self.session.app.closed else logging.WARNING
+            logger.log(level, "a call that nobody waits for could not be cancelled at Modal: %s", error)
 
 
 def _told(stored: Sequence[str]) -> dict[str, Any]:
