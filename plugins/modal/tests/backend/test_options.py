@@ -8,14 +8,15 @@ import pickle
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import modal
 import pytest
 
 from hypernodes import IncompatibleEngineError, LocalBackend, Pipeline, PlaceError, UnsendableError, node
-from hypernodes.plugin import Demand
+from hypernodes.plugin import Demand, Engine, Feed, Outcome, Site, Stage
 from hypernodes_modal import ModalBackend
 
 
@@ -157,6 +158,36 @@ def test_sequential_engine_is_refused_too() -> None:
         "ModalBackend cannot run engine 'sequential': it runs one item after another, and containers are there to run "
         "many; leave engine= out; backends that can: local"
     )
+
+
+class OtherEngine(Engine):
+    """An engine that never gets to run anything."""
+
+    name: ClassVar[str] = "other"
+
+    def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        raise AssertionError("nothing runs here")
+
+
+class DrivenEngine(OtherEngine):
+    name: ClassVar[str] = "driven"
+    requires: ClassVar[frozenset[str]] = frozenset({"cluster.client"})
+
+
+class DaskEngine(OtherEngine):
+    name: ClassVar[str] = "dask"
+
+
+def test_engines_that_drive_a_cluster_are_refused_with_the_reason() -> None:
+    with pytest.raises(IncompatibleEngineError) as caught:
+        ModalBackend(engine=DrivenEngine())
+    assert str(caught.value).startswith(
+        "ModalBackend cannot run engine 'driven': it requires 'cluster.client', and backend 'modal' provides 'modal', "
+        "'processes', 'threads'; backends that can: "
+    )
+    with pytest.raises(IncompatibleEngineError, match="Dask schedules over a cluster of its own"):
+        ModalBackend(engine=DaskEngine())
+    assert ModalBackend(engine=OtherEngine()).map_execution == "parallel"
 
 
 @pytest.mark.parametrize("modes", [(None, None), ("async", None), (None, "async"), ("parallel", "async")])
