@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 from grpclib import Status
 
+from hypernodes_modal.testing._endpoint import accept_no_more
 from hypernodes_modal.testing._rpc import Caller, message, refuse
 from hypernodes_modal.testing._shelf import Records
 
@@ -27,6 +29,7 @@ class Blobs:
         self.url = ""
         self.volume_file: Callable[[str, str], Any] = lambda volume_id, path: None
         self._runner: web.AppRunner | None = None
+        self._socket: socket.socket | None = None
         self._contents = records.home / "content"
         self._blobs = records.home / "blobs"
         for folder in (self._contents, self._blobs):
@@ -41,10 +44,13 @@ class Blobs:
         site.router.add_get(secret + "/volume/{id}", self._get_range)
         self._runner = web.AppRunner(site, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}{secret}"
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(self._runner, self._socket).start()
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}{secret}"
 
     async def shut(self) -> None:
+        if self._socket is not None:
+            await accept_no_more([self._socket])
         if self._runner is not None:
             await self._runner.cleanup()
 

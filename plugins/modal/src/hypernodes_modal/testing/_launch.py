@@ -14,10 +14,11 @@ from typing import Any
 
 from modal_proto import api_pb2
 
+from hypernodes_modal.testing._endpoint import Endpoint
 from hypernodes_modal.testing._links import Links
 from hypernodes_modal.testing._mounts import Mounts, overlay
 from hypernodes_modal.testing._records import Container, LogLine
-from hypernodes_modal.testing._rpc import Endpoint, Switchboard
+from hypernodes_modal.testing._rpc import Switchboard
 from hypernodes_modal.testing._shelf import Records
 from hypernodes_modal.testing._volumes import Volumes
 

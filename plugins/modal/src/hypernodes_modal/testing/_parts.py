@@ -13,6 +13,7 @@ from hypernodes_modal.testing._calls import Calls
 from hypernodes_modal.testing._containers import Containers
 from hypernodes_modal.testing._control_plane import ControlPlane
 from hypernodes_modal.testing._dicts import Dicts
+from hypernodes_modal.testing._endpoint import Endpoint
 from hypernodes_modal.testing._fleet import Fleet
 from hypernodes_modal.testing._functions import Functions
 from hypernodes_modal.testing._images import Images
@@ -22,7 +23,7 @@ from hypernodes_modal.testing._links import Links
 from hypernodes_modal.testing._mounts import Mounts, Secrets
 from hypernodes_modal.testing._queues import Queues
 from hypernodes_modal.testing._records import App
-from hypernodes_modal.testing._rpc import Endpoint, Switchboard
+from hypernodes_modal.testing._rpc import Switchboard
 from hypernodes_modal.testing._shelf import Records
 from hypernodes_modal.testing._volumes import Volumes
 

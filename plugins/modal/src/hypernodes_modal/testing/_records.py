@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from hypernodes_modal.testing._calls import Input
-    from hypernodes_modal.testing._rpc import Endpoint
+    from hypernodes_modal.testing._endpoint import Endpoint
 
 __all__ = ["App", "Container", "Function", "Image", "LogLine", "Mount", "NamedDict", "NamedQueue", "Secret", "Volume"]
 

@@ -11,21 +11,18 @@ import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
 from grpclib import GRPCError, Status
 from grpclib.const import Cardinality, Handler
-from grpclib.server import Server, Stream
+from grpclib.server import Stream
 from modal_proto import api_pb2
 
 if TYPE_CHECKING:
-    from grpclib.protocol import H2Protocol
-
     from hypernodes_modal.testing._records import Container
 
-__all__ = ["Caller", "Endpoint", "Switchboard", "message", "refuse"]
+__all__ = ["Caller", "Switchboard", "message", "refuse"]
 
 SERVICE = api_pb2.DESCRIPTOR.services_by_name["ModalClient"]
 OPEN_TO_ALL = frozenset({"ClientHello"})
@@ -116,48 +113,3 @@ class Switchboard:
         sent = f"{told.get('x-modal-token-id', '')}:{told.get('x-modal-token-secret', '')}"
         if not hmac.compare_digest(sent.encode(), ":".join(self.token).encode()):
             raise refuse(Status.UNAUTHENTICATED, "Token validation failed: LocalModal does not know this token")
-
-
-LONGEST = 100
-"""Characters of a socket's path that every system takes."""
-
-
-class Endpoint(Server):
-    """One address of this machine. Closing it also closes the connections, for which the library would wait."""
-
-    def __init__(self, switchboard: Switchboard, container: Container | None = None) -> None:
-        self.url = ""
-        self._socket: Path | None = None
-        self._container = container
-        self._mapping_of_rpcs = switchboard.handlers(lambda: Caller(self.url, self._container))
-        self._protocols: set[H2Protocol] = set()
-        super().__init__([self])
-
-    def __mapping__(self) -> dict[str, Handler]:
-        return self._mapping_of_rpcs
-
-    def _protocol_factory(self) -> H2Protocol:
-        protocol = super()._protocol_factory()
-        self._protocols = {known for known in self._protocols if not known.handler.closing}  # type: ignore[attr-defined]
-        self._protocols.add(protocol)
-        return protocol
-
-    async def open(self, path: Path | None = None) -> str:
-        """Listen at this path, which only this user can reach, or on loopback where there is none or it is too long."""
-        if path is not None and len(str(path)) <= LONGEST:
-            await self.start(path=str(path))
-            self.url, self._socket = f"unix://{path}", path
-        else:
-            await self.start("127.0.0.1", 0)
-            assert self._server is not None
-            self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]
-        return self.url
-
-    async def shut(self) -> None:
-        self.close()
-        for protocol in self._protocols:
-            if hasattr(protocol, "connection"):
-                protocol.connection.close()
-        await self.wait_closed()
-        if self._socket is not None:
-            self._socket.unlink(missing_ok=True)
