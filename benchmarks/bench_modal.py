@@ -1,6 +1,7 @@
 """Modal's own share of a run: calls, chunks, what crosses how often, and what faults cost, on the local control plane.
 
-The control plane and its containers run on this machine and take their share of it: at Modal the network takes its place.
+The control plane and its containers run on this machine and take their share of it. At Modal the network takes its
+place.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +31,7 @@ class AppKey:
     """
 
     image: Any
-    requirements: tuple[str, ...]
+    plugins: _image.Plugins
     packages: tuple[str, ...] | None
     name: str
     client: Any
@@ -43,6 +45,7 @@ class WarmApp:
 
     def __init__(self, key: AppKey) -> None:
         self.key, self.users = key, 0
+        self.closed, self._closing = False, threading.Lock()
         self.loop = _loop.hold()
         self._store: Any = None
         self._store_context: Any = None
@@ -62,7 +65,7 @@ class WarmApp:
             else:
                 self.client = key.client or await modal.Client.from_env.aio()
             packages = _image.local_packages() if key.packages is None else key.packages
-            image = _image.built(key.image, key.requirements, packages)
+            image = _image.built(key.image, key.plugins, packages)
             self.app = modal.App(key.name, image=image, include_source=False)
             self.function = self.app.function(name="call", include_source=False, **key.options)(_entry.call)
             self._running = self.app.run(client=self.client, environment_name=key.environment)
@@ -122,6 +125,11 @@ class WarmApp:
         return f"app '{self.key.name}', {self.app.app_id}"
 
     def close(self) -> None:
+        """Stop the app; the second time there is nothing left to do."""
+        with self._closing:
+            if self.closed:
+                return
+            self.closed = True
         try:
             _loop.wait_for(self.loop, self._close())
         finally:
@@ -139,6 +147,7 @@ class WarmApp:
 
 _apps: dict[AppKey, WarmApp] = {}
 _lock = threading.RLock()
+_registered = False
 
 
 def acquire(key: AppKey) -> WarmApp:
@@ -147,6 +156,7 @@ def acquire(key: AppKey) -> WarmApp:
         app = _apps.get(key)
         if app is None:
             app = _apps[key] = WarmApp(key)
+            _close_at_exit()
         app.users += 1
         return app
 
@@ -156,7 +166,41 @@ def release(app: WarmApp) -> None:
     with _lock:
         app.users -= 1
         over = not app.users
-        if over:
+        if over and _apps.get(app.key) is app:
             del _apps[app.key]
     if over:
         app.close()
+
+
+def retire(app: WarmApp) -> None:
+    """Let no more backends join it: something is wrong with it. Those that use it keep it until they are closed."""
+    with _lock:
+        if _apps.get(app.key) is app:
+            del _apps[app.key]
+
+
+def _close_at_exit() -> None:
+    """Close all apps when the program ends, before Modal's client ends its own threads: the latest registered is first.
+
+    Where Modal was imported after the first run of a pipeline, places are closed too late for it.
+    """
+    global _registered
+    if not _registered:
+        _registered = True
+        atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    with _lock:
+        open_apps = list(_apps.values())
+    for app in reversed(open_apps):
+        app.close()
+
+
+def _forget() -> None:
+    """A forked child owns no app."""
+    _apps.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

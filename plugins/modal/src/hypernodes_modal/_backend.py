@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -105,15 +106,20 @@ class ModalBackend(Backend):
             "another one may have it as its backend"
         )
 
+    def __copy__(self) -> ModalBackend:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> ModalBackend:
+        return self
+
     def open(self) -> Session:
         if self.client is None and _errors.is_local() and not _has_credentials():
             raise PlaceError(_errors.NO_TOKEN)
-        engine_package = "" if self.engine is None else type(self.engine).__module__.partition(".")[0]
-        if isinstance(self.engine, str):
-            engine_package = f"hypernodes_{self.engine}"
+        target: str = self._engine_spec.target  # type: ignore[attr-defined] # set by `pair`
+        engine_package = re.split(r"[.:]", target)[0]
         key = AppKey(
             image=self.image,
-            requirements=_image.requirements_of(engine_package) if self.image is None else (),
+            plugins=_image.plugins_for(engine_package),
             packages=self.packages if self.packages is None else tuple(self.packages),
             name=self.app_name,
             client=self.client,

@@ -1,7 +1,8 @@
 """What a container runs: one function, imported by name, that takes bytes and gives bytes.
 
-It is never pickled, so that another Python or a missing package is a sentence here, before anything is unpickled. Old
-Pythons must be able to import this module, so hypernodes itself is imported when a call has been looked at.
+It is never pickled, so that another Python or a missing package is a sentence here, before anything is unpickled. So
+any Python must be able to import this module. It imports hypernodes as far as it can: a container has done so when its
+first call begins.
 """
 
 from __future__ import annotations
@@ -11,6 +12,15 @@ import sys
 import time
 from collections import OrderedDict
 from typing import Any
+
+try:
+    import cloudpickle  # noqa: F401
+
+    from hypernodes.plugin import receive
+except Exception as error:  # an old Python cannot read it, or something is missing: the first call tells
+    _absent = f"{type(error).__name__}: {error}"
+else:
+    _absent = ""
 
 KEPT_BYTES = 512 * 1024 * 1024
 """How much of what came by way of the store a container keeps."""
@@ -37,20 +47,12 @@ def _refusal(told: dict[str, Any]) -> str:
             f"the pipeline was packed by Python {sent}, the image has Python {here}; give both the same, such as "
             f"modal.Image.debian_slim(python_version='{sent}')"
         )
-    try:
-        import cloudpickle  # noqa: F401
-
-        import hypernodes.plugin  # noqa: F401
-    except ImportError as error:
-        return f"the image cannot run hypernodes: {type(error).__name__}: {error}"
-    return ""
+    return f"the image cannot run hypernodes: {_absent}" if _absent else ""
 
 
 def _run(told: dict[str, Any], payload: bytes, parts: dict[str, bytes], store: Any) -> bytes:
     if not payload:
         return b""
-    from hypernodes.plugin import receive
-
     return receive(payload, _Parts(parts, told["stored"], store))
 
 

@@ -7,21 +7,23 @@ Python: they are mounted too.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import modal
 
+logger = logging.getLogger("hypernodes")
+
 ALWAYS = ("hypernodes", "hypernodes_modal", "cloudpickle", "pluggy")
 GROUP = "hypernodes"
-HEAVY = frozenset({"hypernodes-daft", "hypernodes-coiled", "hypernodes-ray", "hypernodes-modal"})
-"""Plugins whose libraries an image has only where their engine is used."""
 
 PATH = "/root"
 """Where containers look for modules."""
@@ -83,10 +85,10 @@ def packages_in(folder: Path) -> list[Path]:
     return list(found.values())
 
 
-def built(recipe: Recipe, requirements: Iterable[str], packages: Iterable[str]) -> modal.Image:
+def built(recipe: Recipe, plugins: Plugins, packages: Iterable[str]) -> modal.Image:
     """The image of a recipe with everything mounted that a container needs."""
     if recipe is None:
-        image = default_image(*requirements)
+        image = default_image(*plugins.requirements)
     elif isinstance(recipe, str):
         image = modal.Image.from_id(recipe)
     elif isinstance(recipe, modal.Image):
@@ -95,49 +97,63 @@ def built(recipe: Recipe, requirements: Iterable[str], packages: Iterable[str]) 
         image = recipe()
         if not isinstance(image, modal.Image):
             raise TypeError(f"ModalBackend: image= is a function that returned {image!r}, which is no modal.Image")
-    image = image.add_local_python_source(*dict.fromkeys([*ALWAYS, *plugin_packages(), *packages]))
-    for file in metadata_files():
+    image = image.add_local_python_source(*dict.fromkeys([*ALWAYS, *plugins.packages, *packages]))
+    for file in plugins.metadata:
         image = image.add_local_file(file, f"{PATH}/{file.parent.name}/{file.name}")
     return image
 
 
-def plugin_packages() -> list[str]:
-    """The packages of installed plugins, so that their names and hooks are known in a container."""
-    points = importlib.metadata.entry_points(group=GROUP)
-    names = {point.module.partition(".")[0] for point in points}
-    return sorted(name for name in names if importlib.util.find_spec(name) is not None)
+class Plugins(NamedTuple):
+    """Installed plugins of hypernodes that a container has: packages, what tells its Python of them, what they need."""
+
+    packages: tuple[str, ...]
+    metadata: tuple[Path, ...]
+    requirements: tuple[str, ...]
 
 
-def metadata_files() -> list[Path]:
-    """What tells a container's Python of the plugins: plugins are found by what is installed."""
-    files = []
-    for point in importlib.metadata.entry_points(group=GROUP):
-        dist = point.dist
-        for file in (dist.files or []) if dist is not None else []:
-            if file.parent.name.endswith(".dist-info") and file.name in ("METADATA", "entry_points.txt"):
-                files.append(Path(str(file.locate())))
-    return sorted(set(files))
+def plugins_for(engine_package: str) -> Plugins:
+    """The plugins that have something to do in a container.
 
-
-def requirements_of(engine_package: str) -> tuple[str, ...]:
-    """What the plugins need of the default image, in the versions installed here.
-
-    Heavy libraries only where the engine of that package is used.
+    Those are the one with the engine, those that restore there what they sent along, such as the ids of traces, and
+    those that need nothing.
     """
-    found: dict[str, str] = {}
+    packages, metadata, requirements = set[str](), set[Path](), set[str]()
     for point in importlib.metadata.entry_points(group=GROUP):
-        dist = point.dist
-        if dist is None or (dist.name in HEAVY and point.module.partition(".")[0] != engine_package):
+        package, dist = point.module.partition(".")[0], point.dist
+        if dist is None or importlib.util.find_spec(package) is None:
             continue
-        for requirement in dist.requires or []:
-            name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower()
-            if "extra ==" in requirement or name.startswith("hypernodes") or name in ("modal", "pluggy", "cloudpickle"):
-                continue
-            try:
-                found[name] = f"{name}=={importlib.metadata.version(name)}"
-            except importlib.metadata.PackageNotFoundError:
-                continue  # a requirement for another system than this
-    return tuple(sorted(found.values()))
+        needed = () if package in ALWAYS else requirements_of(dist)
+        if needed and package != engine_package and not _works_over_there(point):
+            continue
+        packages.add(package)
+        requirements.update(needed)
+        for file in dist.files or ():
+            if file.parent.name.endswith(".dist-info") and file.name in ("METADATA", "entry_points.txt"):
+                metadata.add(Path(str(file.locate())))
+    return Plugins(tuple(sorted(packages)), tuple(sorted(metadata)), tuple(sorted(requirements)))
+
+
+def requirements_of(dist: importlib.metadata.Distribution) -> tuple[str, ...]:
+    """What a plugin needs besides hypernodes, in the versions that are installed here."""
+    found = []
+    for requirement in dist.requires or []:
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower()
+        if "extra ==" in requirement or name.startswith("hypernodes") or name in ALWAYS:
+            continue
+        try:
+            found.append(f"{name}=={importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue  # a requirement for another system than this
+    return tuple(found)
+
+
+def _works_over_there(point: importlib.metadata.EntryPoint) -> bool:
+    """Whether a plugin restores in a container what it sent along. Its manifest is light."""
+    try:
+        return "extract" in vars(importlib.import_module(point.module))
+    except Exception as error:  # a broken plugin is named by hypernodes when it is asked for
+        logger.debug("plugin '%s' is left out of images: %s", point.name, error)
+        return False
 
 
 def local_packages() -> tuple[str, ...]:
@@ -170,8 +186,3 @@ def _found_by_name(name: str, path: Path) -> bool:
     """Whether a container that has the file in its path would find it under this name."""
     expected = path.parent.name if path.name == "__init__.py" else path.stem
     return name == expected
-
-
-def imported_from(value: Any) -> str:
-    """The top-level package of a value's class."""
-    return type(value).__module__.partition(".")[0]

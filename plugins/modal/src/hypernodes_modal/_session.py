@@ -12,7 +12,7 @@ from typing import Any
 from modal import exception as failures
 
 from hypernodes import VersionMismatchError
-from hypernodes.plugin import Demand, PlaceError, Session, payload_of
+from hypernodes.plugin import Demand, PlaceError, Session, WorkerLostError, payload_of
 from hypernodes_modal import _app, _errors
 from hypernodes_modal._cost import Ledger
 
@@ -94,6 +94,11 @@ class ModalSession(Session):
         finally:
             self._probe = None
 
+    def doubt(self) -> None:
+        """The place itself failed: what opens next opens anew, and this ends with its run."""
+        self.warm = False
+        _app.retire(self.app)
+
     def abort(self) -> None:
         for call in reversed(list(self.calls.values())):
             call.future.cancel()
@@ -150,6 +155,8 @@ class Call:
         except asyncio.CancelledError:
             await self._cancel()
         except Exception as error:
+            if not isinstance(error, WorkerLostError):
+                self.session.doubt()
             if self.future.set_running_or_notify_cancel():
                 self.future.set_exception(error)
         else:
@@ -195,7 +202,9 @@ class Call:
         try:
             await self._spawned.cancel.aio()
         except failures.Error as error:
-            logger.warning("a call that nobody waits for could not be cancelled at Modal: %s", error)
+            # Where the app is closed, that has stopped the call.
+            level = logging.DEBUG if self.session.app.closed else logging.WARNING
+            logger.log(level, "a call that nobody waits for could not be cancelled at Modal: %s", error)
 
 
 def _told(stored: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,17 @@ REAL = os.environ.get("HYPERNODES_MODAL_REAL") == "1"
 """Whether a human asked to run these tests at Modal, with an account. Then those marked `cloud` run too."""
 
 
+SLOW = (
+    *("test_dead_worker", "random_pipelines", "test_twenty_megabytes", "test_backend_serves_again", "test_place_whose"),
+    *("test_timeout_of_the_pipeline", "test_nothing_is_left_behind", "test_stream_goes_there", "test_quick_items"),
+)
+"""What a contract has of tests that take longer than a quarter of a second here."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "TestModalBackend" in item.nodeid and any(part in item.name for part in SLOW):
+            item.add_marker(pytest.mark.slow)
     if not REAL:
         for item in items:
             if item.get_closest_marker("cloud"):
@@ -26,7 +36,7 @@ def plane() -> Iterator[LocalModal]:
     """The control plane of the backend's tests: an input fails with the first container that dies under it."""
     if REAL:
         pytest.skip("looks at a control plane on this machine, or shares its disk")
-    with LocalModal(capacity=3, crash_limit=1, secrets={"named": {"NAMED_TOKEN": "of-the-name"}}) as plane:
+    with LocalModal(capacity=6, crash_limit=1, secrets={"named": {"NAMED_TOKEN": "of-the-name"}}) as plane:
         yield plane
         assert plane.unimplemented == {}
         assert plane.errors == []

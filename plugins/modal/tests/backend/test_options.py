@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickle
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import modal
 import pytest
 
 from hypernodes import IncompatibleEngineError, LocalBackend, Pipeline, PlaceError, UnsendableError, node
-from hypernodes.plugin import Demand
+from hypernodes.plugin import Demand, Engine, Feed, Outcome, Site, Stage
 from hypernodes_modal import ModalBackend
 
 
@@ -158,6 +160,36 @@ def test_sequential_engine_is_refused_too() -> None:
     )
 
 
+class OtherEngine(Engine):
+    """An engine that never gets to run anything."""
+
+    name: ClassVar[str] = "other"
+
+    def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
+        raise AssertionError("nothing runs here")
+
+
+class DrivenEngine(OtherEngine):
+    name: ClassVar[str] = "driven"
+    requires: ClassVar[frozenset[str]] = frozenset({"cluster.client"})
+
+
+class DaskEngine(OtherEngine):
+    name: ClassVar[str] = "dask"
+
+
+def test_engines_that_drive_a_cluster_are_refused_with_the_reason() -> None:
+    with pytest.raises(IncompatibleEngineError) as caught:
+        ModalBackend(engine=DrivenEngine())
+    assert str(caught.value).startswith(
+        "ModalBackend cannot run engine 'driven': it requires 'cluster.client', and backend 'modal' provides 'modal', "
+        "'processes', 'threads'; backends that can: "
+    )
+    with pytest.raises(IncompatibleEngineError, match="Dask schedules over a cluster of its own"):
+        ModalBackend(engine=DaskEngine())
+    assert ModalBackend(engine=OtherEngine()).map_execution == "parallel"
+
+
 @pytest.mark.parametrize("modes", [(None, None), ("async", None), (None, "async"), ("parallel", "async")])
 def test_modes_that_are_left_out_are_filled_in(modes: tuple[str | None, str | None]) -> None:
     backend = ModalBackend(node_execution=modes[0], map_execution=modes[1])
@@ -183,6 +215,11 @@ def test_changed_copy_is_checked_again() -> None:
     assert dataclasses.replace(backend, gpu="L4").memory == 1024
     with pytest.raises(ValueError, match="ModalBackend: memory="):
         dataclasses.replace(backend, memory="none")
+
+
+def test_copy_of_a_backend_is_itself() -> None:
+    backend = ModalBackend(volumes={"/models": "models"})
+    assert copy.copy(backend) is copy.deepcopy(backend) is backend
 
 
 def test_backend_stays_at_home() -> None:
