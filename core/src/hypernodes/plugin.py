@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hypernodes._pace import Pace
     from hypernodes._payload import payload_of
     from hypernodes._progress_lines import LineProgress, summary
+    from hypernodes._scope import close_process
     from hypernodes._signing import SigningKey, signing_key_of
     from hypernodes._tally import Part, Speed, Tally, counted, duration, printable
     from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_step, run_task
@@ -85,6 +86,7 @@ __all__ = [
     "ThreadPool",
     "UnsendableError",
     "WorkerLostError",
+    "close_process",
     "counted",
     "demand_of",
     "duration",
@@ -122,6 +124,7 @@ _HOMES = {
     "_payload": ("payload_of",),
     "_progress_lines": ("LineProgress", "summary"),
     "_tally": ("Part", "Speed", "Tally", "counted", "duration", "printable"),
+    "_scope": ("close_process",),
     "_signing": ("SigningKey", "signing_key_of"),
     "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_step", "run_task"),
     "_threads": ("ThreadPool",),

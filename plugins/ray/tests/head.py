@@ -14,13 +14,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-
 OPTIONS = {"object_store_memory": 200_000_000, "include_log_monitor": False, "no_monitor": True}
 TRIES = 4
 
 
 def agent_ports() -> dict[str, int]:
-    """Ports for a node's helpers. Where they pick their own, Ray waits 15 s for them, and a busy machine takes longer."""
+    """Ports for a node's helpers: where they pick their own, Ray waits 15 s for that, too short on a busy machine."""
     names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
     found = {}
     with contextlib.ExitStack() as held:
