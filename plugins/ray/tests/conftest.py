@@ -127,6 +127,7 @@ def run_script(tmp_path: Path, head: Head) -> Iterator[Callable[..., subprocess.
                 [sys.executable, str(path)],
                 env=environment,
                 cwd=tmp_path,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

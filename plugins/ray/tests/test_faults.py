@@ -287,3 +287,17 @@ def test_failing_map_names_item_and_node_and_leaves_the_place_usable(connected: 
     assert failure is not None
     assert (failure.item, failure.path, failure.place) == (4, ("main", "check"), "ray:ray")
     assert pipeline.run(x=5) == {"y": 1}
+
+
+def test_session_of_the_user_is_used_and_left_alone(connected: Any) -> None:
+    import ray
+
+    add = node(lambda x: x + 1, output_name="y")
+    with RayBackend() as backend:
+        assert Pipeline([add], backend=backend).run(x=1) == {"y": 2}
+    assert ray.is_initialized()
+    with pytest.raises(PlaceError, match=r"RayBackend\(num_cpus=1\) would start a cluster, and this process is conn"):
+        Pipeline([add], backend=RayBackend(num_cpus=1)).run(x=1)
+    with pytest.raises(PlaceError, match=r"is connected to the Ray cluster at '127.0.0.1:\d+' by ray.init\(\)"):
+        Pipeline([add], backend=RayBackend("10.0.0.1:6379")).run(x=1)
+    assert Pipeline([add], backend=RayBackend(connected.address)).run(x=1) == {"y": 2}
