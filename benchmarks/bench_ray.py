@@ -1,6 +1,6 @@
-"""Ray: what an item costs beside a task for each item, how near to ideal 50 ms items come, how soon the first is there.
+"""Ray: what an item costs beside a task for each, how near to ideal items of 50 ms come, how soon the first is there.
 
-Starts a cluster of two CPUs on this machine. Figures of items follow from chunks: a call costs about half a millisecond.
+It starts a cluster of two CPUs on this machine.
 """
 
 from __future__ import annotations
