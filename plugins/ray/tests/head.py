@@ -18,9 +18,7 @@ OPTIONS = {"object_store_memory": 200_000_000, "include_log_monitor": False, "no
 TRIES = 4
 
 
-def agent_ports() -> dict[str, int]:
-    """Ports for a node's helpers: where they pick their own, Ray waits 15 s for that, too short on a busy machine."""
-    names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+def free_ports(*names: str) -> dict[str, int]:
     found = {}
     with contextlib.ExitStack() as held:
         for name in names:
@@ -28,6 +26,12 @@ def agent_ports() -> dict[str, int]:
             one.bind(("127.0.0.1", 0))
             found[name] = one.getsockname()[1]
     return found
+
+
+def agent_ports() -> dict[str, int]:
+    """Ports for a node's helpers: where they pick their own, Ray waits 15 s for that, too short on a busy machine."""
+    names = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    return free_ports(*names)
 
 
 def patiently(start: Callable[[], Any]) -> Any:
@@ -50,7 +54,8 @@ def main() -> None:
 
     from ray.cluster_utils import Cluster
 
-    options = {**OPTIONS, "include_dashboard": False, "num_cpus": cpus}
+    client_port = free_ports("client")["client"]
+    options = {**OPTIONS, "include_dashboard": False, "num_cpus": cpus, "ray_client_server_port": client_port}
     cluster: Any = Cluster(shutdown_at_exit=True)
     patiently(lambda: cluster.add_node(**options, **agent_ports()))
     added: list[Any] = []
@@ -59,7 +64,7 @@ def main() -> None:
         answers.write(json.dumps(told) + "\n")
         answers.flush()
 
-    answer({"address": cluster.address, "pid": os.getpid()})
+    answer({"address": cluster.address, "client": f"ray://127.0.0.1:{client_port}", "pid": os.getpid()})
     for line in sys.stdin:
         command = json.loads(line)
         if command["do"] == "add":

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -249,3 +250,69 @@ def test_wrong_token_is_told_with_what_to_set_and_never_shown(run_script: Run, h
     assert "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH" in said
     assert head.environment["RAY_AUTH_TOKEN"] not in said + errors
     assert "0" * 64 not in said + errors
+
+
+MINE = """
+def triple(x):
+    return 3 * x
+
+class Boxed:
+    def __init__(self, value):
+        self.value = value
+"""
+CLIENT = """
+import os
+import mine
+from hypernodes import Pipeline, RayBackend, node, resource
+
+@resource
+def table():
+    return {"by": 2}
+
+@node(output_name="boxed")
+def box(x, table):
+    return mine.Boxed(mine.triple(x) * table["by"])
+
+check = node(lambda boxed: 1 // (boxed.value - 6), output_name="checked", name="check")
+pipeline = Pipeline(nodes=[box, check, table], name="main")
+with RayBackend(os.environ["CLIENT"], log_to_driver=False) as backend:
+    found = pipeline.with_backend(backend).map([{"x": x} for x in range(30)], on_error="return")
+print(found[2]["boxed"].value, isinstance(found[2]["boxed"], mine.Boxed), found[1].type_name, found[1].place)
+"""
+
+
+@pytest.mark.slow
+def test_modules_of_the_user_are_found_behind_rays_client(run_script: Run, tmp_path: Any) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    said, errors = run_script(CLIENT).communicate(timeout=PATIENCE)
+    assert said.split() == ["12", "True", "ZeroDivisionError", "ray:ray"], errors
+
+
+@pytest.mark.slow
+def test_program_of_the_docs_runs(run_script: Run) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "ray.md").read_text(encoding="utf-8")
+    program = page.partition('title="squares.py"\n')[2].partition("```")[0]
+    said, errors = run_script(program, RAY_ADDRESS="auto").communicate(timeout=PATIENCE)
+    assert said.splitlines()[-1:] == ["12² = 144"], errors
+
+
+INSIDE = """
+import os, threading
+from hypernodes import Pipeline, RayBackend, node
+
+where = node(lambda x: (os.getpid(), threading.current_thread().name.startswith("Main")), output_name="where")
+for engine in ("threaded", "async", "sequential", "multiprocess"):
+    with RayBackend(os.environ["ADDRESS"], engine=engine, processes=1, max_workers=2, log_to_driver=False) as backend:
+        found = Pipeline(nodes=[where], backend=backend).map([{"x": x} for x in range(20)], output_name="where")
+    print(engine, os.getpid() in {pid for pid, _ in found}, len(found), {main for _, main in found})
+"""
+
+
+@pytest.mark.slow
+def test_other_engines_run_inside_the_workers(run_script: Run) -> None:
+    said, errors = run_script(INSIDE).communicate(timeout=PATIENCE)
+    lines = said.splitlines()
+    assert [line.rsplit(" ", 1)[0] for line in lines] == [
+        f"{engine} False 20" for engine in ("threaded", "async", "sequential", "multiprocess")
+    ], errors
+    assert lines[0].endswith("{False}")
