@@ -22,7 +22,7 @@ _TOKEN = (
     "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (`ray get-auth-token` shows it on the head node)"
 )
 STARTS = 3
-"""How often a cluster is tried to be started: Ray gives its parts half a minute, which may be short on a busy machine."""
+"""How often a cluster is tried to be started: Ray gives it half a minute, which may be short on a busy machine."""
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Set to 0, Ray stays on the loopback interface, as it does on a laptop's system by itself."""
 
