@@ -301,7 +301,7 @@ import os, threading
 from hypernodes import Pipeline, RayBackend, node
 
 where = node(lambda x: (os.getpid(), threading.current_thread().name.startswith("Main")), output_name="where")
-for engine in ("threaded", "async", "sequential", "multiprocess"):
+for engine in ("threaded", "multiprocess"):
     with RayBackend(os.environ["ADDRESS"], engine=engine, processes=1, max_workers=2, log_to_driver=False) as backend:
         found = Pipeline(nodes=[where], backend=backend).map([{"x": x} for x in range(20)], output_name="where")
     print(engine, os.getpid() in {pid for pid, _ in found}, len(found), {main for _, main in found})
@@ -313,6 +313,6 @@ def test_other_engines_run_inside_the_workers(run_script: Run) -> None:
     said, errors = run_script(INSIDE).communicate(timeout=PATIENCE)
     lines = said.splitlines()
     assert [line.rsplit(" ", 1)[0] for line in lines] == [
-        f"{engine} False 20" for engine in ("threaded", "async", "sequential", "multiprocess")
+        f"{engine} False 20" for engine in ("threaded", "multiprocess")
     ], errors
     assert lines[0].endswith("{False}")
