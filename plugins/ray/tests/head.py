@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 OPTIONS = {"object_store_memory": 200_000_000, "include_log_monitor": False, "no_monitor": True}
-SESSIONS = Path(os.environ["RAY_TMPDIR"], "ray")
 TRIES = 4
 
 
@@ -34,7 +33,7 @@ def free_ports(*names: str) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def without_agent(node: str) -> Iterator[None]:
+def without_agent(node: str, folder: str) -> Iterator[None]:
     """Say in place of a node's dashboard agent that it listens nowhere, as it does where no dashboard is installed.
 
     Ray gives it 15 s to say so, and a machine that is busy with other tests takes longer to start it.
@@ -43,11 +42,12 @@ def without_agent(node: str) -> Iterator[None]:
 
     def say() -> None:
         while not over.wait(0.02):
-            for session in SESSIONS.glob("session_2*"):
-                file = session / f"dashboard_agent_listen_port_{node}"
-                with contextlib.suppress(OSError):  # the session is just being made
-                    if not file.exists():
-                        file.write_text("-1")
+            for session in Path(folder, "ray").glob("session_2*"):
+                for name in ("dashboard_agent_listen_port", "metrics_agent_port", "metrics_export_port"):
+                    file = session / f"{name}_{node}"
+                    with contextlib.suppress(OSError):  # the session is just being made
+                        if not file.exists():
+                            file.write_text("-1")
 
     thread = threading.Thread(target=say)
     thread.start()
@@ -62,7 +62,7 @@ def added(cluster: Any, **options: Any) -> Any:
     """A node more, with ports that nobody has to wait for either."""
     ports = free_ports("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port")
     node = secrets.token_hex(28)
-    with without_agent(node):
+    with without_agent(node, os.environ["RAY_TMPDIR"]):
         return cluster.add_node(**OPTIONS, **ports, **options, env_vars={"RAY_OVERRIDE_NODE_ID_FOR_TESTING": node})
 
 

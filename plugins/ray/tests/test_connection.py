@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import runpy
+import secrets
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +24,8 @@ from hypernodes import LocalBackend, Pipeline, PlaceError, RayBackend, node
 Run = Callable[..., "subprocess.Popen[str]"]
 
 PATIENCE = 240.0
+
+without_agent = runpy.run_path(str(Path(__file__).with_name("head.py")))["without_agent"]
 
 
 @contextmanager
@@ -140,6 +146,16 @@ def parent_of(pid: int) -> int | None:
         return None
 
 
+def is_of_ray(pid: int) -> bool:
+    """Whether it is a living part of a cluster: the raylet, the head's server, a worker."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            command = file.read().partition(b"\0")[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return parent_of(pid) is not None and command.startswith(b"ray::") | command.endswith((b"raylet", b"gcs_server"))
+
+
 def sockets_of(pids: set[int]) -> set[str]:
     """The addresses on which processes listen, as /proc/net has them."""
     inodes = set()
@@ -180,8 +196,12 @@ def read_until(process: subprocess.Popen[str], word: str) -> list[str]:
 
 @pytest.mark.slow
 def test_own_cluster_stays_on_the_loopback_interface_and_ends_with_the_block(run_script: Run) -> None:
-    script = run_script(OWN, RAY_ADDRESS="", RAY_AUTH_MODE="token", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="")
-    lines = read_until(script, "ready")
+    node = secrets.token_hex(28)
+    folder = tempfile.mkdtemp(prefix="hnr", dir="/tmp")
+    own = {"RAY_TMPDIR": folder, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node}
+    with without_agent(node, folder):
+        script = run_script(OWN, RAY_ADDRESS="", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="", **own)
+        lines = read_until(script, "ready")
     assert lines[0] == "100"
     assert lines[1].startswith("127.0.0.1:")
     helpers = family(script.pid)
@@ -192,10 +212,13 @@ def test_own_cluster_stays_on_the_loopback_interface_and_ends_with_the_block(run
     script.stdin.write("\n")
     script.stdin.flush()
     assert read_until(script, "over") == ["False", "over"]
-    wait_for(lambda: not any(parent_of(pid) for pid in helpers))
+    wait_for(lambda: not any(is_of_ray(pid) for pid in helpers))
     script.stdin.write("\n")
     script.stdin.flush()
     assert script.wait(PATIENCE) == 0
+    # Ray has a small process that watches over the program, to its end.
+    wait_for(lambda: not any(parent_of(pid) for pid in helpers))
+    shutil.rmtree(folder)
 
 
 INTERRUPTED = """
