@@ -18,7 +18,7 @@ from typing import NamedTuple
 from hypernodes._errors import PlaceError, ResourceError
 from hypernodes._keep import Held, Keep, log
 
-__all__ = ["Scope", "SharedScope", "keep_of", "keeps_on", "opened"]
+__all__ = ["Scope", "SharedScope", "close_process", "keep_of", "keeps_on", "opened"]
 
 _serials = count(1)
 _LOCKS = os.name == "posix"
@@ -229,6 +229,17 @@ def _at_exit() -> None:
     if not _exits:
         _exits = True
         atexit.register(_close_all)
+
+
+def close_process() -> None:
+    """Close what this process keeps for calls of other processes, as its end would.
+
+    For a place that ends its workers in a way that runs no exit functions. What is needed again is built again.
+    """
+    global _process
+    keep, _process = _process, None
+    if keep is not None:
+        keep.end()
 
 
 def _close_all() -> None:

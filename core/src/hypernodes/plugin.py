@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from hypernodes._plan import MapStep, Step
     from hypernodes._progress_lines import LineProgress, summary
     from hypernodes._rows import map_rows
-    from hypernodes._scope import SharedScope
+    from hypernodes._scope import SharedScope, close_process
     from hypernodes._signing import SigningKey, signing_key_of
     from hypernodes._tally import Part, Speed, Tally, counted, duration, printable
     from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_rows_async, run_step, run_task
@@ -96,6 +96,7 @@ __all__ = [
     "UnsendableError",
     "WorkerLostError",
     "as_worker",
+    "close_process",
     "counted",
     "demand_of",
     "duration",
@@ -141,7 +142,7 @@ _HOMES = {
     "_progress_lines": ("LineProgress", "summary"),
     "_tally": ("Part", "Speed", "Tally", "counted", "duration", "printable"),
     "_rows": ("map_rows",),
-    "_scope": ("SharedScope",),
+    "_scope": ("SharedScope", "close_process"),
     "_signing": ("SigningKey", "signing_key_of"),
     "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_rows_async", "run_step", "run_task"),
     "_threads": ("ThreadPool",),

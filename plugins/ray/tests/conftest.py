@@ -44,7 +44,7 @@ class Head:
         except BaseException:
             self.close()
             raise
-        self.address, self.pid = str(told["address"]), int(told["pid"])
+        self.address, self.client, self.pid = str(told["address"]), str(told["client"]), int(told["pid"])
 
     def tell(self, **command: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -121,12 +121,13 @@ def run_script(tmp_path: Path, head: Head) -> Iterator[Callable[..., subprocess.
     def run(source: str, **more: str) -> subprocess.Popen[str]:
         path = tmp_path / f"script_{len(running)}.py"
         path.write_text(source)
-        environment = {**os.environ, **head.environment, "ADDRESS": head.address, **more}
+        environment = {**os.environ, **head.environment, "ADDRESS": head.address, "CLIENT": head.client, **more}
         running.append(
             subprocess.Popen(
                 [sys.executable, str(path)],
                 env=environment,
                 cwd=tmp_path,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

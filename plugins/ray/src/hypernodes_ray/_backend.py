@@ -50,6 +50,9 @@ class RayBackend(Backend):
     limits: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
+        if self.engine is None:
+            # As if it were named: then its own modes hold, by which nodes and items overlap.
+            object.__setattr__(self, "engine", "ray")
         address = address_of(self.address)
         for option in ("num_cpus", "num_gpus"):
             amount = getattr(self, option)
@@ -76,6 +79,4 @@ class RayBackend(Backend):
         return RaySession(wanted, demand, self.processes, autoscales=self.autoscales, engine=self._engine_name())
 
     def _engine_name(self) -> str:
-        if self.engine is None:
-            return "ray"
-        return self.engine if isinstance(self.engine, str) else self.engine.name
+        return self.engine.name if isinstance(self.engine, Engine) else str(self.engine)

@@ -21,6 +21,8 @@ _TOKEN = (
     "if the cluster authenticates by token, as local ones do since Ray 2.59, this process needs the same one: set "
     "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (`ray get-auth-token` shows it on the head node)"
 )
+STARTS = 3
+"""How often a cluster is tried to be started: Ray gives it half a minute, which may be short on a busy machine."""
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Set to 0, Ray stays on the loopback interface, as it does on a laptop's system by itself."""
 
@@ -93,16 +95,19 @@ def _open(wanted: Wanted, address: Address | None) -> None:
     else:
         probe(address)
         options["address"] = address.text
-    try:
-        with _loopback() if address is None else contextlib.nullcontext():
-            ray.init(**options)
-    except KeyboardInterrupt:
-        _give_up()
-        raise
-    except BaseException as error:
-        # Ray ends the program where nothing answers: SystemExit is among them.
-        _give_up()
-        raise _told(error, address) from error
+    for tries_left in reversed(range(1 if address is not None else STARTS)):
+        try:
+            with _loopback() if address is None else contextlib.nullcontext():
+                ray.init(**options)
+            return
+        except KeyboardInterrupt:
+            _give_up()
+            raise
+        except BaseException as error:
+            # Ray ends the program where nothing answers: SystemExit is among them.
+            _give_up()
+            if not tries_left:
+                raise _told(error, address) from error
 
 
 def _give_up() -> None:

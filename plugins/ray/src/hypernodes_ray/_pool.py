@@ -140,7 +140,7 @@ class Pool:
             ray.cancel(call.ref)
 
     def retire(self) -> list[Any]:
-        """Let idle actors go, since others may wait for what they hold. Gives what tells that they are gone."""
+        """Let idle actors go, since others may wait for what they hold. Gives what tells that they have closed."""
         idle = [actor for actor in self.actors if actor.idle]
         for actor in idle:
             self._forget(actor)
@@ -162,12 +162,10 @@ class Pool:
 
 
 def end_of(handle: Any) -> tuple[Any, Any]:
-    """Ask an actor to end when it has done what it was sent, so that its exit functions run.
-
-    Gives its handle, and a reference that is there when it is gone.
-    """
+    """Ask an actor to close what it holds, and to end. Gives its handle, and a reference that is there when it has."""
+    closed = handle.end.remote()
     handle.__ray_terminate__.remote()
-    return handle, handle.ready.remote()
+    return handle, closed
 
 
 def _is_death(error: BaseException) -> bool:
