@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("_program", "_rows", "_task", "_table", "_runs", "_supply", "_layout", "_blocks", "_columns", "_blueprint"),
         *("_ledger", "_lineup", "_strategy", "_loops", "_calls", "_bridge", "_diagnose", "_pickling"),
         *("_bytes_cache", "_disk", "_memory", "_cache_address", "_replay", "_picture", "_batch_call"),
-        *("_acquire", "_own_time"),
+        *("_acquire", "_own_time", "_payload", "_shared"),
     ),
     ("_memo", "_recall", "_engine", "_backend", "_places", "_hops"),
     (

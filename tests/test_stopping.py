@@ -154,6 +154,12 @@ LONG = """
 ENGINES = ["sequential", "async", "threaded", "multiprocess"]
 
 
+def says_so_briefly(err: list[str]) -> bool:
+    """Whether this is no more than the caller's own traceback; each frame takes two lines or three, as Python likes."""
+    frames = [line for line in err if line.startswith("  File ")]
+    return len(frames) <= 20 and not any(file in line for line in frames for file in ("_worker.py", "_zygote.py"))
+
+
 @pytest.mark.parametrize("group", [False, True], ids=["caller only", "whole group"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_interrupt_at_any_instant_reaches_the_caller_within_2_seconds(engine: str, group: bool, start: Start) -> None:
@@ -172,7 +178,7 @@ def test_interrupt_at_any_instant_reaches_the_caller_within_2_seconds(engine: st
         code, out, err = script.end()
         told = f"HYPERNODES_SEED={SEED}, instant {number}: exit code {code}, {out}, {err}"
         assert out == ["interrupted"], told
-        assert len(err) <= 30, told
+        assert says_so_briefly(err), told
         # Python 3.11 ends by the signal all the same where it struck in an exec(), of a dataclass being made, say.
         assert code in (0, -signal.SIGINT), told
         wait_until(lambda script=script: not script.family(), 2.0)  # type: ignore[misc]
@@ -187,7 +193,7 @@ def test_interrupted_program_without_a_handler_dies_of_it_and_says_so_briefly(st
         os.killpg(script.process.pid, signal.SIGINT)
         code, _, err = script.end()
         assert code in (-signal.SIGINT, 130, 1)
-        assert len(err) <= 30
+        assert says_so_briefly(err), err
         assert "KeyboardInterrupt" in err[-1]
         wait_until(lambda script=script: not script.family(), 2.0)  # type: ignore[misc]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypernodes._demand import Demand
 from hypernodes._engine import Engine
 from hypernodes._errors import IncompatibleEngineError, quoted
 from hypernodes._modes import check_mode, default_engine, fill_modes
+from hypernodes._payload import Buffer, payload_of
 from hypernodes._specs import BackendSpec, EngineSpec
 from hypernodes._strategy import check_strategy
 
@@ -95,6 +96,14 @@ class Session(ABC):
     def submit(self, payload: bytes) -> Future[bytes]:
         """Send one request; the future gives the reply."""
         raise NotImplementedError(f"{type(self).__qualname__} carries no payloads")
+
+    def submit_request(self, frames: Sequence[Buffer], blobs: Mapping[str, bytes]) -> Future[bytes]:
+        """Send one request whose blobs are apart: the pickled stage, large inputs that rows share, by digest.
+
+        All goes into one payload. Override where the place can keep what it has once got: send each blob once, the
+        rest as `payload_of(frames, {})`, and over there give the blobs to `receive(payload, blobs)`.
+        """
+        return self.submit(payload_of(frames, blobs))
 
     def abort(self) -> None:  # noqa: B027
         """Stop what is running now, because nobody wants it any more. A place that cannot lets it finish."""

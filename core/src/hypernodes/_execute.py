@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import Future
 
 from hypernodes import _observers
@@ -16,10 +16,11 @@ from hypernodes._ledger import Dispatch
 from hypernodes._line import Line
 from hypernodes._local import strategy_of
 from hypernodes._pace import Pace
+from hypernodes._payload import split
 from hypernodes._places import OpenPlace
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Batch, Reply, Stage
-from hypernodes._wire import Packer, join, pack_stage, split, unpack_reply
+from hypernodes._wire import Packer, unpack_reply
 
 __all__ = ["execute"]
 
@@ -44,13 +45,13 @@ def execute(place: OpenPlace, stage: Stage, feed: Feed) -> Iterator[Batch]:
         scheduler = Line(whole, workers=workers, pace=pace, place=place.label)
     else:
         scheduler = Scheduler(blueprint, workers=workers, pace=pace, place=place.label, staged=strategy == "stage")
-    return drive(scheduler, feed, PlacePort(place, stage.name), in_flight=2 * workers)
+    return drive(scheduler, feed, PlacePort(place, stage.name, feed.steady), in_flight=2 * workers)
 
 
 class PlacePort:
     """Chunks to a place that carries bytes."""
 
-    def __init__(self, place: OpenPlace, pipeline: str) -> None:
+    def __init__(self, place: OpenPlace, pipeline: str, steady: Container[str] | None) -> None:
         self.place = place
         carrier: dict[str, str] = {}
         _observers.inject(carrier)
@@ -63,12 +64,10 @@ class PlacePort:
             site.max_workers,
             site.map_strategy,
         )
-        self.packer = Packer(Context(pipeline=pipeline, place=place.label, carrier=carrier), engine)
+        self.packer = Packer(Context(pipeline=pipeline, place=place.label, carrier=carrier), engine, steady)
 
     def send(self, dispatch: Dispatch) -> Future[bytes]:
-        _, blob = pack_stage(dispatch.stage)
-        frames = self.packer.pack(dispatch.stage, dispatch.rows)
-        return self.place.session.submit(join([blob, *frames]))
+        return self.place.session.submit_request(*self.packer.pack(dispatch.stage, dispatch.rows))
 
     def reply(self, result: bytes) -> Reply:
         return unpack_reply(split(bytearray(result)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, ClassVar
 
@@ -19,11 +19,12 @@ from hypernodes._line import Line
 from hypernodes._loops import run_coroutine
 from hypernodes._overlap import DEFAULT_CONCURRENCY, run_rows_overlapped
 from hypernodes._pace import Pace
+from hypernodes._payload import Buffer, payload_of, split
 from hypernodes._runs import Run
 from hypernodes._schedule import Scheduler
 from hypernodes._strategy import chosen_strategy
 from hypernodes._task import Batch, Outcome, Reply, Stage, run_rows
-from hypernodes._wire import Buffer, Packer, join, pack_stage, receive, receive_frames, split, unpack_reply
+from hypernodes._wire import Packer, receive, receive_frames, unpack_reply
 from hypernodes._worker import as_worker, inside_worker, mark_worker
 
 __all__ = ["ExecutorEngine"]
@@ -69,10 +70,14 @@ class ExecutorEngine(Engine):
         executor.shutdown(wait=False, cancel_futures=True)
 
     def submit_request(
-        self, executor: Any, frames: Sequence[Buffer], digest: str, blob: bytes
+        self, executor: Any, frames: Sequence[Buffer], blobs: Mapping[str, bytes]
     ) -> Future[list[Buffer]] | Future[bytes]:
-        """Send one request to a worker that shares no memory. Override where buffers can travel without copies."""
-        future: Future[bytes] = executor.submit(receive, join([blob, *frames]))
+        """Send one request to a worker that shares no memory; the future gives the reply, whole or in frames.
+
+        `blobs` are what it has in common with other requests, by digest: the pickled stage, large inputs that rows
+        share. Override where buffers can travel without copies, or where workers can keep what they have once got.
+        """
+        future: Future[bytes] = executor.submit(receive, payload_of(frames, blobs))
         return future
 
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
@@ -126,7 +131,7 @@ class ExecutorEngine(Engine):
         carrier: dict[str, str] = {}
         if not self.shares_memory:
             _observers.inject(carrier)
-        port = _ExecutorPort(self, site, workers, Context(stage.name, place, carrier), overlap)
+        port = _ExecutorPort(self, site, workers, Context(stage.name, place, carrier), overlap, tasks.steady)
         # Where parts of a pipeline overlap, what queues for a worker would be ahead of a batch that is full by then.
         queued = 0 if self.shares_memory and apart and blueprint.single is None else self.queued_per_worker
         return drive(scheduler, tasks, port, in_flight=workers * (1 + queued))
@@ -135,9 +140,17 @@ class ExecutorEngine(Engine):
 class _ExecutorPort:
     """Chunks to an executor and back, pickled where it does not share memory."""
 
-    def __init__(self, engine: ExecutorEngine, site: Site, workers: int, context: Context, overlap: int) -> None:
+    def __init__(
+        self,
+        engine: ExecutorEngine,
+        site: Site,
+        workers: int,
+        context: Context,
+        overlap: int,
+        steady: Container[str] | None,
+    ) -> None:
         self.engine, self.site, self.workers, self.context, self.overlap = engine, site, workers, context, overlap
-        self.packer = None if engine.shares_memory else Packer(context, _Pooled(overlap))
+        self.packer = None if engine.shares_memory else Packer(context, _Pooled(overlap), steady)
         self.variables = contextvars.copy_context()
         self.executor = self._open()
 
@@ -154,13 +167,12 @@ class _ExecutorPort:
                 # Another run shut this executor down when it was stopped.
                 self.renew()
                 return self._submit_here(stage, rows)
-        frames = self.packer.pack(stage, rows)
-        digest, blob = pack_stage(stage)
+        request = self.packer.pack(stage, rows)
         try:
-            return engine.submit_request(self.executor, frames, digest, blob)
+            return engine.submit_request(self.executor, *request)
         except RuntimeError:
             self.renew()
-            return engine.submit_request(self.executor, frames, digest, blob)
+            return engine.submit_request(self.executor, *request)
 
     def _submit_here(self, stage: Stage, rows: Sequence[tuple[Any, ...]]) -> Future[Any]:
         run, place = self.variables.copy().run, self.context.place
@@ -204,8 +216,8 @@ class _Pooled:
         return _run_here(stage, rows, context.place, self.overlap)
 
 
-def serve(frames: Sequence[Buffer], blobs: dict[str, Sequence[Buffer]]) -> tuple[list[Buffer], bool]:
+def serve(frames: Sequence[Buffer], blobs: Mapping[str, Sequence[Buffer]]) -> tuple[list[Buffer], bool]:
     """The target of our own process pool: the reply's frames, and whether this worker should be replaced."""
     from hypernodes._guard import overran
 
-    return receive_frames(frames, blobs), overran()
+    return receive_frames(frames, {digest: blob for digest, (blob,) in blobs.items()}), overran()

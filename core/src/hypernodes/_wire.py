@@ -2,8 +2,9 @@
 
 A request is a list of frames. The first is a header in JSON: format, hypernodes and Python version, compared before
 anything is unpickled. Then come the engine and the rows, pickled as columns, and, apart, their large buffers (pickle
-protocol 5), which a transport may carry without copying. A stage's functions are pickled once and known by their
-digest. A place that carries nothing but one `bytes` gets the frames joined.
+protocol 5), which a transport may carry without copying. What many requests need - a stage's functions, large inputs
+that all rows share - is pickled once, travels beside them as blobs, and is known by its digest. A place that carries
+nothing but one `bytes` gets everything joined.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import struct
 import sys
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypernodes._context import Context
 from hypernodes._diagnose import culprit
 from hypernodes._errors import RemoteError, ResourceError, UnsendableError, VersionMismatchError
 from hypernodes._failure import Failure, text_of
-from hypernodes._late import importing
+from hypernodes._payload import Buffer, dumps, join, opened
 from hypernodes._record import Built, Record, collecting, deliver
+from hypernodes._shared import SharedInputs, rebuilt
 from hypernodes._table import Table
 from hypernodes._task import LEFT, Reply, Stage, Task, run_rows
 
@@ -34,22 +35,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Packer",
+    "Request",
     "RowsUnreadable",
-    "join",
     "pack_stage",
     "receive",
     "receive_frames",
-    "split",
     "unpack_reply",
     "why_unsendable",
 ]
 
-FORMAT = 3
+FORMAT = 4
 STAGES_KEPT = 16
 
 _ATOMS = frozenset({int, float, complex, bool, str, bytes, type(None)})
 
-Buffer = bytes | bytearray | memoryview
+_NO_BLOBS: Mapping[str, Buffer] = {}
 
 _stages: OrderedDict[str, Stage] = OrderedDict()
 
@@ -58,20 +58,6 @@ def versions() -> dict[str, Any]:
     from hypernodes._version import __version__
 
     return {"format": FORMAT, "hypernodes": __version__, "python": list(sys.version_info[:2])}
-
-
-def dumps(value: Any, buffers: list[Any] | None = None) -> bytes:
-    """Pickle by cloudpickle: what `__main__` and notebooks define goes by value."""
-    with importing("cloudpickle"):
-        import cloudpickle
-
-    callback = None if buffers is None else buffers.append
-    try:
-        pickled: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=callback)
-    except (SystemExit, GeneratorExit) as error:
-        # Raised by a value's own code; it must end neither this program nor a worker.
-        raise pickle.PicklingError(f"{type(error).__name__}: {text_of(error)}") from error
-    return pickled
 
 
 class RowsUnreadable(Exception):
@@ -92,27 +78,46 @@ def pack_stage(stage: Stage) -> tuple[str, bytes]:
     return stage.packed
 
 
+class Request(NamedTuple):
+    """Chunk of rows, packed: `frames` are its own, `blobs` what it has in common with others, by digest."""
+
+    frames: list[Buffer]
+    blobs: dict[str, bytes]
+
+
 class Packer:
     """Packs requests of one run for an engine: what is the same in all of them is made once.
 
-    That takes 30 us off each, and there are hundreds a second.
+    That takes 30 us off each, and there are hundreds a second. `steady` names the inputs that nobody changes between
+    two rows, None means all.
     """
 
-    def __init__(self, context: Context, engine: Any = None) -> None:
+    def __init__(self, context: Context, engine: Any = None, steady: Container[str] | None = None) -> None:
         self.context, self._engine = context, b"" if engine is None else dumps(engine)
         self._headers: dict[str, bytes] = {}
+        self._shared = SharedInputs(steady)
 
-    def pack(self, stage: Stage, rows: Sequence[tuple[Any, ...]]) -> list[Buffer]:
+    def pack(self, stage: Stage, rows: Sequence[tuple[Any, ...]]) -> Request:
         """A request for `stage` to run `rows`. Raises whatever pickling a row raises."""
-        digest, _ = pack_stage(stage)
+        digest, blob = pack_stage(stage)
+        table = Table.of(rows)
+        columns = table.columns
+        blobs = {digest: blob}
         header = self._headers.get(digest)
         if header is None:
-            told = {**versions(), "stage": digest, "context": self.context.to_json()}
-            header = self._headers[digest] = json.dumps(told).encode()
-        table = Table.of(rows)
+            header = self._headers[digest] = self._header(digest, {})
+        apart = self._shared.apart(digest, stage, table)
+        if apart:
+            header = self._header(digest, {at: shared for at, (shared, _) in apart.items()})
+            columns = [[] if at in apart else column for at, column in enumerate(columns)]
+            blobs.update(apart.values())
         buffers: list[Any] = []
-        body = dump_columns((table.columns, table.height), table.columns, buffers)
-        return [header, self._engine, body, *(buffer.raw() for buffer in buffers)]
+        body = dump_columns((columns, table.height), columns, buffers)
+        return Request([header, self._engine, body, *(buffer.raw() for buffer in buffers)], blobs)
+
+    def _header(self, digest: str, shared: Mapping[int, str]) -> bytes:
+        told = {**versions(), "stage": digest, "shared": shared, "context": self.context.to_json()}
+        return json.dumps(told).encode()
 
 
 def dump_columns(value: Any, columns: Sequence[list[Any]], buffers: list[Any]) -> bytes:
@@ -141,24 +146,6 @@ def unpack_reply(frames: Sequence[Buffer]) -> Reply:
     columns, count, failures, records = pickle.loads(frames[1], buffers=frames[2:])
     deliver(records)
     return Reply(Table(columns, count), failures, head["seconds"])
-
-
-def join(frames: Sequence[Buffer]) -> bytes:
-    """Frames as one `bytes`."""
-    sizes = [memoryview(frame).nbytes for frame in frames]
-    return b"".join([struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes), *frames])
-
-
-def split(payload: Buffer) -> list[memoryview]:
-    """The frames of a joined payload, without copying; writable where the payload is."""
-    view = memoryview(payload)
-    (count,) = struct.unpack_from("<I", view)
-    sizes = struct.unpack_from(f"<{count}Q", view, 4)
-    frames, start = [], 4 + 8 * count
-    for size in sizes:
-        frames.append(view[start : start + size])
-        start += size
-    return frames
 
 
 def why_unsendable(stage: Stage, task: Task, reason: BaseException) -> UnsendableError:
@@ -219,14 +206,17 @@ def _unsendable_resource(step: Step) -> UnsendableError | None:
 # -- the far side
 
 
-def receive(payload: bytes) -> bytes:
-    """Run a joined request: the one function that a place calls on the far side."""
-    frames = split(bytearray(payload))
-    return join(receive_frames(frames[1:], {"": [frames[0]]}))
+def receive(payload: Buffer, blobs: Mapping[str, Buffer] = _NO_BLOBS) -> bytes:
+    """Run a request: the one function that a place calls on the far side.
+
+    `blobs` are those that did not come within the payload, by digest; they are not changed.
+    """
+    frames, inside = opened(bytearray(payload))
+    return join(receive_frames(frames, {**blobs, **inside}))
 
 
-def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Sequence[Buffer]]) -> list[Buffer]:
-    """Run a request. `blobs` holds the stage's pickle under its digest, or under `""` where it came along.
+def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Buffer]) -> list[Buffer]:
+    """Run a request, with the blobs that it names.
 
     Never raises for what user code or unpickling does: that is told in the reply.
     """
@@ -242,6 +232,8 @@ def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Sequence[Buffer
     try:
         engine = pickle.loads(frames[1]) if len(frames[1]) else None
         columns, count = pickle.loads(frames[2], buffers=frames[3:])
+        for at, digest in header["shared"].items():
+            columns[int(at)] = [rebuilt(blobs[digest])] * count
     except BaseException as error:
         return [_status("rows unreadable", why=_unreadable("an input", error))]
     rows = Table(columns, count)
@@ -266,11 +258,10 @@ def _restored(context: Context) -> AbstractContextManager[None]:
     return extract(context.carrier)
 
 
-def _stage(digest: str, blobs: Mapping[str, Sequence[Buffer]]) -> Stage:
+def _stage(digest: str, blobs: Mapping[str, Buffer]) -> Stage:
     found = _stages.get(digest)
     if found is None:
-        blob = blobs[digest] if digest in blobs else blobs[""]
-        found = _stages[digest] = pickle.loads(blob[0])
+        found = _stages[digest] = pickle.loads(blobs[digest])
         if len(_stages) > STAGES_KEPT:
             _stages.popitem(last=False)
     else:

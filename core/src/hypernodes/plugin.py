@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hypernodes._executor import ExecutorEngine, serve
     from hypernodes._failure import Failure
     from hypernodes._pace import Pace
+    from hypernodes._payload import payload_of
     from hypernodes._progress_lines import LineProgress, summary
     from hypernodes._signing import SigningKey, signing_key_of
     from hypernodes._tally import Part, Speed, Tally, counted, duration, printable
@@ -89,6 +90,7 @@ __all__ = [
     "hookimpl",
     "inside_worker",
     "pair",
+    "payload_of",
     "printable",
     "receive",
     "run_rows",
@@ -116,6 +118,7 @@ _HOMES = {
     "_executor": ("ExecutorEngine", "serve"),
     "_failure": ("Failure",),
     "_pace": ("Pace",),
+    "_payload": ("payload_of",),
     "_progress_lines": ("LineProgress", "summary"),
     "_tally": ("Part", "Speed", "Tally", "counted", "duration", "printable"),
     "_signing": ("SigningKey", "signing_key_of"),

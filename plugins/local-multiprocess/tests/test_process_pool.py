@@ -156,8 +156,8 @@ def test_a_call_may_name_more_blobs_than_a_worker_keeps(make_pool):
 def test_a_shelf_lets_the_longest_unused_go():
     shelf: Shelf[int] = Shelf()
     for n in range(LIMIT):
-        shelf.place([str(n)], {str(n): n})
-    shelf.place(["0", "new"], {"new": -1})
+        shelf.place([str(n)], {str(n): (n, 1)})
+    shelf.place(["0", "new"], {"new": (-1, 1)})
     assert shelf.missing(["0", "1", "2", "new"]) == ["1"]
 
 

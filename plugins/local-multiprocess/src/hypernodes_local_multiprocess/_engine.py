@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -34,6 +34,6 @@ class MultiprocessEngine(ExecutorEngine):
     def abort_executor(self, executor: Any) -> None:
         executor.shutdown(kill=True)
 
-    def submit_request(self, executor: Any, frames: Sequence[Any], digest: str, blob: bytes) -> Future[Any]:
-        future: Future[Any] = executor.submit(frames, {digest: [blob]})
+    def submit_request(self, executor: Any, frames: Sequence[Any], blobs: Mapping[str, bytes]) -> Future[Any]:
+        future: Future[Any] = executor.submit(frames, {digest: [blob] for digest, blob in blobs.items()})
         return future

@@ -90,7 +90,7 @@ class WorkerHandle:
                 if digest in missing:
                     frames += blob
         packet = _frames.encode(_frames.CALL, ticket, frames, self._arena, self._seen)
-        self._shelf.place(list(call.blobs), dict.fromkeys(call.blobs))
+        self._shelf.place(call.blobs, {digest: (None, sum(map(len, blob))) for digest, blob in call.blobs.items()})
         self.calls[ticket] = call
         call.sent += 1
         os.write(self._tickets_write, TICKET.pack(ticket))

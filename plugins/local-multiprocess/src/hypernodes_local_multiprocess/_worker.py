@@ -113,16 +113,17 @@ def _unpack(message: Message, shelf: Shelf[list[memoryview]]) -> tuple[list[memo
     if not head:
         return frames, {}
     named: dict[str, int | None] = json.loads(bytes(head))
-    new: dict[str, list[memoryview]] = {}
+    new: dict[str, tuple[list[memoryview], int]] = {}
     end = len(frames) - sum(count for count in named.values() if count is not None)
     position = end
     for digest, count in named.items():
         if count is not None:
             # They stay for long. One that is larger than any slot came in a segment of its own.
             blob = frames[position : position + count]
-            new[digest] = [frame if len(frame) > KEPT else memoryview(bytearray(frame)) for frame in blob]
+            kept = [frame if len(frame) > KEPT else memoryview(bytearray(frame)) for frame in blob]
+            new[digest] = kept, sum(map(len, kept))
             position += count
-    return frames[:end], shelf.place(list(named), new)
+    return frames[:end], shelf.place(named, new)
 
 
 def _next_ticket(tickets: int) -> int | None:

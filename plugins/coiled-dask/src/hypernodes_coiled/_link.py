@@ -1,0 +1,83 @@
+"""A connection to a scheduler: Dask's asynchronous client, on an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from distributed import Client
+
+from hypernodes import PlaceError
+
+__all__ = ["Link"]
+
+T = TypeVar("T")
+PATIENCE = 10.0
+"""Seconds in which a client that is closed must have said goodbye."""
+
+
+class Link:
+    """An open connection. Raises `PlaceError` when no scheduler answers within `timeout` seconds."""
+
+    def __init__(self, address: str, security: Any = None, *, timeout: float = 30.0) -> None:
+        self.address = address
+        self._opened: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._live(security, timeout)), name="hypernodes-dask", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._opened.result()
+        except BaseException:
+            if self._opened.done():
+                self._thread.join()
+            raise
+
+    async def _live(self, security: Any, timeout: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._closing = asyncio.Event()
+        options = {"asynchronous": True, "set_as_default": False, "name": "hypernodes", "security": security}
+        try:
+            self.client = await Client(self.address, timeout=timeout, **options)
+        except Exception as error:
+            self._opened.set_exception(_unreachable(self.address, error))
+            return
+        self._opened.set_result(None)
+        await self._closing.wait()
+        try:
+            await asyncio.wait_for(self.client.close(), PATIENCE)
+        except (TimeoutError, OSError):  # the scheduler is gone, or frozen: there is nobody to say goodbye to
+            return
+
+    def start(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        """Run a coroutine on the loop. Raises RuntimeError when the link is closed."""
+        coroutine = make()
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except RuntimeError:
+            coroutine.close()
+            raise
+
+    def post(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Call something on the loop; nothing happens when the link is closed."""
+        try:
+            self.loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            return
+
+    def close(self) -> None:
+        """Close the client and end the thread."""
+        self.post(self._closing.set)
+        self._thread.join()
+
+
+def _unreachable(address: str, error: Exception) -> PlaceError:
+    told = PlaceError(
+        f"no Dask scheduler answers at {address}: {type(error).__name__}: {error}; "
+        "check the address, that the scheduler runs, and that its TLS settings are those given by security="
+    )
+    told.__cause__ = error
+    return told
