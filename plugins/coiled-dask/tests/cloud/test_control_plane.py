@@ -1,4 +1,4 @@
-"""The control plane for tests keeps its word: the client is Coiled's own, the machines are real, all on the loopback."""
+"""The control plane for tests keeps its word: Coiled's own client, real machines, and all of it on the loopback."""
 
 from __future__ import annotations
 
