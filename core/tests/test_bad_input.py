@@ -33,6 +33,7 @@ from hypernodes import (
     UnknownNameError,
     UnknownOutputError,
     node,
+    resource,
 )
 from hypernodes.plugin import Engine, Feed, Site
 from hypernodes.testing._leaks import LeakWatch, no_leaks
@@ -196,6 +197,12 @@ MISTAKES: dict[str, Mistake] = {
         MissingInputError,
         "'text'",
         "'size'",
+    ),
+    "input that is nearly the name of a resource": mistake(
+        lambda: Pipeline(nodes=[resource(lambda: 1, name="model"), node(lambda modle: modle, output_name="y")]).run(),
+        MissingInputError,
+        "'modle'",
+        "did you mean 'model'",
     ),
     "input given twice": mistake(lambda: search().run({"text": "a"}, text="b"), GraphError, "'text'", "twice"),
     "inputs that are no dict": mistake(lambda: search().run(["a"]), TypeError, "'search'", "a list"),  # type: ignore[arg-type]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, cast
 
+from hypernodes._demand import Demand
 from hypernodes._plan import MapStep, Plan, Step, leaves
 from hypernodes._strategy import stands_apart
 from hypernodes._task import Stage, gathers_of
 
-__all__ = ["Blueprint", "Unit", "blueprint_of", "cut", "group"]
+__all__ = ["Blueprint", "Unit", "blueprint_of", "cut", "demands_of", "group"]
 
 
 class Unit:
@@ -247,31 +248,59 @@ def _border(
     return reads, leaving
 
 
-def blueprint_of(stage: Stage, *, fine: bool, fans: bool, apart: bool = False) -> Blueprint:
+def demands_of(steps: Iterable[Step | MapStep]) -> set[Demand]:
+    """What the nodes of these steps and of the mapped pipelines in them ask for; nothing counts as asked for, too."""
+    return {step.node.resources or Demand() for step in leaves(Plan((), (), (), tuple(steps), ()))}
+
+
+def _demand_keys(steps: Sequence[Step | MapStep]) -> dict[int, Hashable]:
+    """By the id of each step, what tells it from those that ask for something else; a clock goes with what follows."""
+    found: dict[int, Hashable] = {}
+    last: Hashable = "here"
+    for step in reversed(steps):
+        if not (isinstance(step, Step) and step.is_clock):
+            last = frozenset(demands_of([step]))
+        found[id(step)] = last
+    return found
+
+
+def blueprint_of(stage: Stage, *, fine: bool, fans: bool, apart: bool = False, by_demand: bool = False) -> Blueprint:
     """A stage cut for one way of scheduling; cut once for each way.
 
     With `fans` the rows of mapped pipelines go out one by one. With `apart` the steps that `stands_apart` names are
-    units of their own, and mapped pipelines with such steps are fans.
+    units of their own, and mapped pipelines with such steps are fans. With `by_demand` a unit holds only steps that ask
+    for the same resources, and mapped pipelines with steps that do not are fans.
     """
+    split = by_demand and len(demands_of(stage.steps)) > 1
 
     def inner_of(step: MapStep) -> Blueprint:
         return cut_plan(step.path[-1], step.inner)
 
+    def is_fan(step: MapStep) -> bool:
+        return (
+            fans
+            or (apart and any(map(stands_apart, leaves(step.inner))))
+            or (split and len(demands_of(step.inner.steps)) > 1)
+        )
+
     def cut_plan(name: str, plan: Plan | Stage) -> Blueprint:
+        keys = _demand_keys(plan.steps) if split else {}
         return cut(
             name,
             plan.steps,
             plan.inputs,
             plan.outputs,
             fine=fine,
-            is_fan=lambda step: fans or (apart and any(map(stands_apart, leaves(step.inner)))),
+            is_fan=is_fan,
+            key_of=(lambda step: keys[id(step)]) if split else None,
             inner_of=inner_of,
             salvages=stage.salvages,
             spare=stage.spare if plan is stage else frozenset(),
             is_apart=stands_apart if apart else None,
+            in_order=split and not fine,
         )
 
-    found: Blueprint | None = stage.blueprints.get((fine, fans, apart))
+    found: Blueprint | None = stage.blueprints.get((fine, fans, apart, split))
     if found is None:
-        found = stage.blueprints[fine, fans, apart] = cut_plan(stage.name, stage)
+        found = stage.blueprints[fine, fans, apart, split] = cut_plan(stage.name, stage)
     return found

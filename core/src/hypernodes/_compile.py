@@ -294,7 +294,7 @@ class _Compiler:
                 self._bind(frame, dict(zip(node.outputs, step.writes, strict=True)))
         found = [(name, root.names[name]) for name in wanted]
         outputs = tuple([(name, slot) for name, slot in found if isinstance(slot, int)])
-        steps = self._needed(laid, {slot for _, slot in outputs}, path[0], given)
+        steps = self._needed(laid, {slot for _, slot in outputs}, root, given)
         return Plan(path, tuple((name, slot) for slot, name in enumerate(given)), outputs, steps, ())
 
     def _step(self, node: Node[..., Any], frame: _Frame, slot: int, alike: Container[int]) -> Step:
@@ -409,7 +409,7 @@ class _Compiler:
         self._bind(parent, {outer: frame.names[inner] for inner, outer in nest.outer_names.items()})
 
     def _needed(
-        self, laid: list[Step | _Mapped], needed: set[int], pipeline: str, given: tuple[str, ...]
+        self, laid: list[Step | _Mapped], needed: set[int], root: _Frame, given: tuple[str, ...]
     ) -> tuple[Step | MapStep, ...]:
         kept: list[Step | MapStep] = []
         missing: list[tuple[tuple[str, ...], str]] = []
@@ -447,7 +447,8 @@ class _Compiler:
                 kept.append(mapped_step)
                 timed.note(mapped_step)
         if missing:
-            raise missing_inputs(pipeline, missing[::-1], [name for name in given if name not in HIDDEN])
+            known = [name for name in root.names if name not in HIDDEN]
+            raise missing_inputs(root.path[0], missing[::-1], [name for name in given if name not in HIDDEN], known)
         return tuple(kept[::-1])
 
     def _map_step(self, step: _Mapped, outputs: tuple[str, ...]) -> MapStep:

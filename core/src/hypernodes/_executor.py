@@ -7,7 +7,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from hypernodes import _observers
 from hypernodes._blueprint import blueprint_of
@@ -39,10 +39,14 @@ class ExecutorEngine(Engine):
     Give `make_executor`. Where workers do not share this process's memory say `shares_memory = False`: functions,
     inputs and results are then pickled for you. `chunk_seconds` is how much work one submission should hold,
     `most_in_chunk` how many items; at most eight such chunks a worker are drawn ahead of what is taken, fewer where
-    items are large. A `warm` executor stays open between runs.
+    items are large. A `warm` executor stays open between runs. `by_demand` says that each request is given what its
+    nodes ask for in `resources`: nodes that ask for different things then travel apart. `overlaps_items` says that a
+    worker awaits the coroutines of many items of its chunk at once, where items may overlap.
     """
 
     warm: ClassVar[bool] = False
+    by_demand: ClassVar[bool] = False
+    overlaps_items: ClassVar[bool] = False
     chunk_seconds: ClassVar[float] = 0.002
     most_in_chunk: ClassVar[int] = 1024
     queued_per_worker: ClassVar[int] = 1
@@ -51,12 +55,20 @@ class ExecutorEngine(Engine):
     def make_executor(self, workers: int) -> Executor:
         """A new executor with this many workers."""
 
+    def open_executor(self, site: Site, workers: int) -> Any:
+        """The same where the executor is made of what the place has in `site.handles`: then override this one."""
+        return self.make_executor(workers)
+
     def default_workers(self) -> int:
         """How many workers there are when `max_workers` is not named: one for each core this process may use."""
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def workers(self, max_workers: int | None) -> int:
         return max_workers or self.default_workers()
+
+    def workers_at(self, site: Site) -> int:
+        """The same where how many there are is for the place to say."""
+        return self.workers(site.max_workers)
 
     def close_executor(self, executor: Any) -> None:
         executor.shutdown(wait=True)
@@ -80,6 +92,12 @@ class ExecutorEngine(Engine):
         future: Future[bytes] = executor.submit(receive, payload_of(frames, blobs))
         return future
 
+    def submit_stage(
+        self, executor: Any, stage: Stage, frames: Sequence[Buffer], blobs: Mapping[str, bytes]
+    ) -> Future[list[Buffer]] | Future[bytes]:
+        """The same where what the stage's nodes ask for decides what the request is given: then override this one."""
+        return self.submit_request(executor, frames, blobs)
+
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
         for batch in self.batches(stage, tasks, site):
             yield from batch.outcomes()
@@ -88,19 +106,21 @@ class ExecutorEngine(Engine):
         place = f"{site.name}:{self.name}" if site.name else self.name
         if inside_worker():
             return run_in_line(stage, tasks, place)
-        workers = self.workers(site.max_workers)
+        workers = self.workers_at(site)
         one_by_one = site.map_execution == "sequential"
         fans = not (one_by_one and site.node_execution != "parallel")
         strategy = chosen_strategy(
             stage.steps, site.map_strategy, shares_memory=self.shares_memory, overlaps=not one_by_one
         )
         apart = strategy != "item"
-        blueprint = blueprint_of(stage, fine=site.node_execution == "parallel", fans=fans, apart=apart)
+        blueprint = blueprint_of(
+            stage, fine=site.node_execution == "parallel", fans=fans, apart=apart, by_demand=self.by_demand
+        )
         first: Run | None = None
         if not one_by_one and (blueprint.single is None or site.node_execution == "async"):
             first = tasks.take_run(PLENTY * workers, PLENTY * workers)
             if len(first) == PLENTY * workers:
-                blueprint = blueprint_of(stage, fine=False, fans=False, apart=apart)
+                blueprint = blueprint_of(stage, fine=False, fans=False, apart=apart, by_demand=self.by_demand)
         most = 1 if one_by_one else self.most_in_chunk
         scheduler: Line | Scheduler
         if blueprint.single is not None:
@@ -122,16 +142,18 @@ class ExecutorEngine(Engine):
             )
         if first is not None:
             scheduler.admit(first)
+        items = self.overlaps_items and stage.is_async and not one_by_one
         overlap = 0
-        if site.node_execution == "async":
+        if items or site.node_execution == "async":
             # What overlaps inside a worker comes out of the same budget, where one was named.
             known = len(first) if first is not None and tasks.ended and blueprint.single is not None else workers
             at_once = 1 if one_by_one else max(1, min(known, workers))
-            overlap = DEFAULT_CONCURRENCY if site.max_workers is None else max(1, workers // at_once)
+            overlap = DEFAULT_CONCURRENCY if site.max_workers is None else max(1, site.max_workers // at_once)
+        within = _Within(overlap, nodes=site.node_execution == "async", items=items)
         carrier: dict[str, str] = {}
         if not self.shares_memory:
             _observers.inject(carrier)
-        port = _ExecutorPort(self, site, workers, Context(stage.name, place, carrier), overlap, tasks.steady)
+        port = _ExecutorPort(self, site, workers, Context(stage.name, place, carrier), within, tasks.steady)
         # Where parts of a pipeline overlap, what queues for a worker would be ahead of a batch that is full by then.
         queued = 0 if self.shares_memory and apart and blueprint.single is None else self.queued_per_worker
         return drive(scheduler, tasks, port, in_flight=workers * (1 + queued))
@@ -146,17 +168,19 @@ class _ExecutorPort:
         site: Site,
         workers: int,
         context: Context,
-        overlap: int,
+        within: _Within,
         steady: Container[str] | None,
     ) -> None:
-        self.engine, self.site, self.workers, self.context, self.overlap = engine, site, workers, context, overlap
-        self.packer = None if engine.shares_memory else Packer(context, _Pooled(overlap), steady)
+        self.engine, self.site, self.workers, self.context, self.within = engine, site, workers, context, within
+        self.packer = None if engine.shares_memory else Packer(context, _Pooled(within), steady)
         self.variables = contextvars.copy_context()
         self.executor = self._open()
 
     def _open(self) -> Any:
         engine, workers = self.engine, self.workers
-        return self.site.once((engine, workers), lambda: engine.make_executor(workers), engine.close_executor)
+        return self.site.once(
+            (engine, workers), lambda: engine.open_executor(self.site, workers), engine.close_executor
+        )
 
     def send(self, dispatch: Dispatch) -> Future[Any]:
         engine, stage, rows = self.engine, dispatch.stage, dispatch.rows
@@ -169,14 +193,14 @@ class _ExecutorPort:
                 return self._submit_here(stage, rows)
         request = self.packer.pack(stage, rows)
         try:
-            return engine.submit_request(self.executor, *request)
+            return engine.submit_stage(self.executor, stage, *request)
         except RuntimeError:
             self.renew()
-            return engine.submit_request(self.executor, *request)
+            return engine.submit_stage(self.executor, stage, *request)
 
     def _submit_here(self, stage: Stage, rows: Sequence[tuple[Any, ...]]) -> Future[Any]:
         run, place = self.variables.copy().run, self.context.place
-        future: Future[Any] = self.executor.submit(run, _run_here, stage, rows, place, self.overlap)
+        future: Future[Any] = self.executor.submit(run, _run_here, stage, rows, place, self.within)
         return future
 
     def reply(self, result: Any) -> Reply:
@@ -194,26 +218,35 @@ class _ExecutorPort:
         self.engine.abort_executor(self.executor)
 
 
-def _run_here(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str, overlap: int) -> Reply:
-    """Run rows in this worker, one after another; of each row up to `overlap` nodes at once, where that is not 0."""
+class _Within(NamedTuple):
+    """What may overlap inside a worker: up to `limit` things, if it is not 0, among `nodes` of a row and `items`."""
+
+    limit: int
+    nodes: bool
+    items: bool
+
+
+def _run_here(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str, within: _Within) -> Reply:
+    """Run rows in this worker, one after another, but for what may overlap."""
     with as_worker():
-        if overlap:
-            return run_coroutine(run_rows_overlapped(stage, rows, place, overlap))
+        if within.limit:
+            limit, nodes, items = within
+            return run_coroutine(run_rows_overlapped(stage, rows, place, limit, nodes=nodes, items=items))
         return run_rows(stage, rows, place)
 
 
 class _Pooled:
     """Runs a request inside a pool's worker: pools named in there run in line."""
 
-    def __init__(self, overlap: int) -> None:
-        self.overlap = overlap
+    def __init__(self, within: _Within) -> None:
+        self.within = within
 
     def run_rows(self, stage: Stage, rows: Sequence[tuple[Any, ...]], context: Context) -> Reply:
         from hypernodes._loops import keep_thread_loop
 
         mark_worker(process=True)
         keep_thread_loop()
-        return _run_here(stage, rows, context.place, self.overlap)
+        return _run_here(stage, rows, context.place, self.within)
 
 
 def serve(frames: Sequence[Buffer], blobs: Mapping[str, Sequence[Buffer]]) -> tuple[list[Buffer], bool]:

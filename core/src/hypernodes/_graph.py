@@ -130,10 +130,14 @@ class Graph:
 
 
 def missing_inputs(
-    pipeline: str, missing: Iterable[tuple[tuple[str, ...], str]], given: Iterable[str]
+    pipeline: str, missing: Iterable[tuple[tuple[str, ...], str]], given: Iterable[str], known: Iterable[str]
 ) -> MissingInputError:
-    """The error for needed inputs that were not given: each with the node and the parameter that need it."""
-    needs = [f"'{name}' (parameter of {' > '.join(path)})" for path, name in missing]
+    """The error for needed inputs that were not given: each with the node and the parameter that need it.
+
+    `known` are the names that are there, one of which may have been meant.
+    """
+    known = list(known)
+    needs = [f"'{name}' (parameter of {' > '.join(path)}){did_you_mean(name, known)}" for path, name in missing]
     return MissingInputError(
         f"pipeline '{pipeline}' is missing {'input' if len(needs) == 1 else 'inputs'} {', '.join(needs)}; "
         f"given: {quoted(given)}"

@@ -102,21 +102,25 @@ async def overlap(
 
 
 async def run_rows_overlapped(
-    stage: Stage, rows: Sequence[tuple[Any, ...]], place: str, limit: int = DEFAULT_CONCURRENCY
+    stage: Stage,
+    rows: Sequence[tuple[Any, ...]],
+    place: str,
+    limit: int = DEFAULT_CONCURRENCY,
+    *,
+    nodes: bool = True,
+    items: bool = False,
 ) -> Reply:
-    """Run the stage for each row, one after another; up to `limit` nodes of a row overlap. For a pool's worker."""
+    """Run the stage for each row, in a pool's worker: up to `limit` things overlap, among nodes of a row and `items`."""
     import time
 
     started = time.perf_counter()
     values: list[tuple[Any, ...] | None] = [None] * len(rows)
     failures = {}
-    feed = Feed(rows)
-    blueprint = blueprint_of(stage, fine=True, fans=True, apart=True)
-    async for batch in overlap(blueprint, feed, limit=limit, items=False, place=place):
-        for one in batch:
-            values[one.first] = one.values[0]
-            if one.failures:
-                failures[one.first] = one.failures[0]
+    blueprint = blueprint_of(stage, fine=nodes, fans=nodes, apart=True)
+    async for batches in overlap(blueprint, Feed(rows), limit=limit, items=items, place=place):
+        for batch in batches:
+            values[batch.first : batch.first + len(batch.values)] = batch.values
+            failures.update({batch.first + at: failed for at, failed in batch.failures.items()})
     return Reply(values, failures, time.perf_counter() - started)
 
 
