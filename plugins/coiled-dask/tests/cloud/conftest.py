@@ -9,9 +9,14 @@ import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 
+import cloudpickle
+import coiled_support
 import dask.config
 import pytest
 from coiled_plane import TOKEN, ControlPlane
+
+# The workers do not see this folder: what tests share travels along.
+cloudpickle.register_pickle_by_value(coiled_support)
 
 UNREAD = "ignore:Unclosed connection:ResourceWarning"
 """The client does not read every answer, and leaves it to the garbage collector to close those connections."""

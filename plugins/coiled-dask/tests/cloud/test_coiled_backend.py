@@ -1,0 +1,173 @@
+"""A cluster of Coiled's lives as long as it should: real schedulers and workers, Coiled's own client."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import dask.config
+import pytest
+from coiled_plane import TOKEN, ControlPlane
+from coiled_support import HUSHED, backend, double, process, wait_for
+
+from hypernodes import Pipeline, node
+from hypernodes_coiled import SchedulerLostError
+
+pytestmark = pytest.mark.slow
+
+
+def test_nothing_is_started_before_the_first_run_and_one_cluster_serves_all_until_close(
+    plane: ControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    place = backend(secrets={"KEY": HUSHED}, environ={"MODE": "quiet"})
+    seen = node(lambda x: (os.environ.get("KEY"), os.environ.get("MODE")), output_name="seen")
+    pipeline = Pipeline(nodes=[process, double, seen], backend=place)
+    assert plane.requests == []
+    with place:
+        first = pipeline.run(x=1)
+        assert first["process"] != os.getpid()
+        assert (first["doubled"], first["seen"]) == (2, (HUSHED, "quiet"))
+        # an equal backend is the same place
+        again = Pipeline(nodes=[process], backend=backend(secrets={"KEY": HUSHED}, environ={"MODE": "quiet"}))
+        assert again.map([{"x": x} for x in range(50)], output_name="process") == [first["process"]] * 50
+        assert len(plane.asked("create")) == 1
+        assert len(plane.running) == 1
+    assert plane.clusters[0].deleted
+    assert plane.running == []
+    assert not plane.asked("login")
+    assert all(HUSHED.encode() not in request.raw for request in plane.requests)
+    assert HUSHED not in caplog.text
+    assert TOKEN not in caplog.text
+    assert any("is ready; its dashboard is http" in line for line in caplog.messages)
+
+
+def test_cluster_that_was_idle_too_long_is_started_again_for_the_next_run(
+    plane: ControlPlane, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = backend(idle_timeout="500ms")
+    pipeline = Pipeline(nodes=[double], backend=place)
+    with place:
+        assert pipeline.run(x=1) == {"doubled": 2}
+        wait_for(lambda: not plane.running, "the scheduler's own end")  # it is the real one that ends
+        assert pipeline.map([{"x": 2}, {"x": 3}], output_name="doubled") == [4, 6]
+        assert len(plane.asked("create")) == 2
+    assert plane.running == []
+    assert any("another one is started" in line for line in caplog.messages)
+
+
+def test_cluster_that_is_stopped_under_a_run_ends_it_with_a_sentence_and_the_next_run_starts_another(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    begun, goes_on = tmp_path / "begun", tmp_path / "goes-on"
+
+    @node(output_name="y")
+    def linger(x: int) -> int:
+        import time
+
+        begun.touch()
+        while not goes_on.exists():
+            time.sleep(0.02)
+        return x
+
+    def stop() -> None:
+        wait_for(begun.exists, "the node")
+        plane.clusters[0].stop("stopped in Coiled's pages")
+        goes_on.touch()
+
+    place = backend()
+    pipeline = Pipeline(nodes=[linger], backend=place)
+    with place:
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        with pytest.raises(SchedulerLostError, match="was lost"):
+            pipeline.run(x=1)
+        stopping.join()
+        assert pipeline.run(x=2) == {"y": 2}
+        assert len(plane.asked("create")) == 2
+
+
+def test_cluster_with_a_name_is_found_again_and_stays(plane: ControlPlane) -> None:
+    kept = backend(name="kept", shutdown_on_close=False)
+    with kept:
+        first = Pipeline(nodes=[process], backend=kept).run(x=1)
+    (cluster,) = plane.running
+    found = backend(name="kept")
+    with found:
+        assert Pipeline(nodes=[process], backend=found).run(x=1) == first
+    assert plane.running == [cluster]
+    assert len(plane.asked("create")) == 1
+    assert not cluster.deleted
+
+
+def test_range_of_workers_grows_with_the_work_and_shrinks_after_it(plane: ControlPlane, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    first_process: list[int] = []
+
+    @node(output_name="process")
+    def busy(x: int) -> int:
+        import time
+
+        time.sleep(0.2)
+        return os.getpid()
+
+    quick = {"distributed.adaptive.interval": "200ms", "distributed.adaptive.wait-count": 2}
+    with dask.config.set(quick), backend(workers=(1, 2)) as place:
+        pipeline = Pipeline(nodes=[busy], backend=place)
+        for one in pipeline.map_iter(({"x": x} for x in range(100_000)), output_name="process"):
+            first_process.append(one)
+            if len(set(first_process)) == 2:
+                second.touch()
+                break
+        assert len(plane.asked("scale-up")) == 1
+        wait_for(lambda: plane.asked("scale-down"), "the end of the second worker")
+        wait_for(lambda: len(plane.clusters[0].workers) == 1, "the end of the second worker")
+        assert pipeline.run(x=1)["process"] in first_process
+    assert plane.payload["workers"] == 1
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from hypernodes import CoiledBackend, Pipeline, node
+
+@node(output_name="y")
+def far(x):
+    while x == "for ever":
+        time.sleep(0.01)
+    return x
+
+place = CoiledBackend(workers=1, software="prepared", credentials=None, worker_class="distributed.Worker")
+pipeline = Pipeline(nodes=[far], backend=place)
+print(pipeline.run(x="once")["y"], flush=True)
+if sys.argv[1] == "stays":
+    pipeline.run(x="for ever")
+"""
+
+
+@pytest.mark.parametrize("ending", ["ends", "stays"])
+def test_program_that_ends_or_is_interrupted_leaves_no_cluster(
+    plane: ControlPlane, tmp_path: Path, ending: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    environment = {**os.environ, "DASK_COILED__TOKEN": TOKEN, "DASK_COILED__SERVER": plane.url}
+    command = [sys.executable, str(script), ending]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "once\n"
+        if ending == "stays":
+            program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=120)
+    assert plane.clusters[0].deleted
+    assert plane.running == []
+    assert TOKEN not in errors
+    assert (program.returncode == 0) == (ending == "ends")
+    assert ("KeyboardInterrupt" in errors) == (ending == "stays")
+    assert "Traceback" not in errors.replace("Traceback", "", 1) or ending == "stays"
