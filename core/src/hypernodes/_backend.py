@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypernodes._demand import Demand
@@ -131,16 +132,17 @@ def pair(backend: Backend) -> None:
                 f"{owner}: {option}={mode!r} makes no sense here, it takes {quoted(backend.modes)}"
             )
     spec = _engine_spec(owner, backend)
-    refusal = _pairing.refusal(backend.spec(), spec)
+    # An instance may provide more than its class: what it was given decides.
+    refusal = _pairing.refusal(replace(backend.spec(), provides=backend.provides), spec)
     if refusal is not None:
         hosts = [host for host in _pairing.hosts(spec) if host != backend.name]
         raise IncompatibleEngineError(
             f"{owner} cannot run engine '{spec.name}': {refusal}; "
             f"backends that can: {', '.join(hosts) or 'none installed'}"
         )
-    node_mode, map_mode = fill_modes(
-        owner, spec, backend.node_execution, backend.map_execution, named=backend.engine is not None
-    )
+    # A backend's own engine runs as it does best, just as one that the user named.
+    named = backend.engine is not None or backend.default_engine is not None
+    node_mode, map_mode = fill_modes(owner, spec, backend.node_execution, backend.map_execution, named=named)
     check_strategy(owner, getattr(backend, "map_strategy", None), spec.modes, spec.name)
     object.__setattr__(backend, "node_execution", node_mode)
     object.__setattr__(backend, "map_execution", map_mode)

@@ -236,17 +236,27 @@ def _run_here(stage: Stage, rows: Sequence[tuple[Any, ...]], place: str, within:
 
 
 class _Pooled:
-    """Runs a request inside a pool's worker: pools named in there run in line."""
+    """Runs a request inside a pool's worker: pools named in there run in line.
+
+    A cluster for tests may have its workers in the caller's own process, which is no worker's for that.
+    """
 
     def __init__(self, within: _Within) -> None:
-        self.within = within
+        self.within, self.caller = within, _process()
 
     def run_rows(self, stage: Stage, rows: Sequence[tuple[Any, ...]], context: Context) -> Reply:
         from hypernodes._loops import keep_thread_loop
 
-        mark_worker(process=True)
-        keep_thread_loop()
+        if self.caller != _process():
+            mark_worker(process=True)
+            keep_thread_loop()
         return _run_here(stage, rows, context.place, self.within)
+
+
+def _process() -> tuple[str, int]:
+    import platform
+
+    return platform.node(), os.getpid()
 
 
 def serve(frames: Sequence[Buffer], blobs: Mapping[str, Sequence[Buffer]]) -> tuple[list[Buffer], bool]:

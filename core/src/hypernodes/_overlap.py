@@ -110,7 +110,7 @@ async def run_rows_overlapped(
     nodes: bool = True,
     items: bool = False,
 ) -> Reply:
-    """Run the stage for each row, in a pool's worker: up to `limit` things overlap, among nodes of a row and `items`."""
+    """Run the stage for each row, in a pool's worker; up to `limit` things overlap, of a row's nodes and of `items`."""
     import time
 
     started = time.perf_counter()

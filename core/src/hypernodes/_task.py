@@ -10,11 +10,12 @@ from typing import Any, Final, Literal, NamedTuple
 
 from hypernodes._answer import unpack
 from hypernodes._clock import CLOCK
+from hypernodes._demand import Demand
 from hypernodes._errors import ResourceError
 from hypernodes._failure import Failure
 from hypernodes._late import importing
 from hypernodes._layout import Layout, batch_of, lay_out, rows_of_block
-from hypernodes._plan import SCOPE, SPAN, MapStep, Step
+from hypernodes._plan import SCOPE, SPAN, MapStep, Plan, Step, leaves
 from hypernodes._program import Program, compile_program, is_async, recorded_call
 from hypernodes._record import is_stopped
 from hypernodes._rows import columns_of
@@ -142,6 +143,17 @@ class Stage:
         self._layouts: dict[str, Layout] = {}
         self.packed: tuple[str, bytes] | None = None
         self.blueprints: dict[Any, Any] = {}
+
+    @property
+    def demands(self) -> tuple[tuple[str, Demand], ...]:
+        """What each call of a node in it asks for, with the node's path, for those that ask for anything."""
+        inside = leaves(Plan((), (), (), self.steps, ()))
+        return tuple([(" > ".join(step.path), step.node.resources) for step in inside if step.node.resources])
+
+    @property
+    def is_stateful(self) -> bool:
+        """Whether nodes in it read resources, which a process builds once and keeps."""
+        return any(step.needs for step in leaves(Plan((), (), (), self.steps, ())))
 
     def program(self, flavour: str, in_thread: Any = None) -> Program:
         """The stage as one positional function that returns a tuple; compiled once for each flavour."""

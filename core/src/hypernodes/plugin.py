@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hypernodes._bytes_cache import BytesCache, Kept, Refused
     from hypernodes._cache import Cache, Found, Note
     from hypernodes._context import Context
-    from hypernodes._demand import Demand
+    from hypernodes._demand import Demand, demand_of
     from hypernodes._diagram import Diagram, DiagramCluster, DiagramEdge, DiagramNode
     from hypernodes._engine import Engine, Feed, Site
     from hypernodes._errors import (
@@ -86,6 +86,7 @@ __all__ = [
     "UnsendableError",
     "WorkerLostError",
     "counted",
+    "demand_of",
     "duration",
     "hookimpl",
     "inside_worker",
@@ -108,7 +109,7 @@ _HOMES = {
     "_bytes_cache": ("BytesCache", "Kept", "Refused"),
     "_cache": ("Cache", "Found", "Note"),
     "_context": ("Context",),
-    "_demand": ("Demand",),
+    "_demand": ("Demand", "demand_of"),
     "_diagram": ("Diagram", "DiagramCluster", "DiagramEdge", "DiagramNode"),
     "_engine": ("Engine", "Feed", "Site"),
     "_errors": (

@@ -17,7 +17,6 @@ import pytest
 
 from hypernodes import (
     Failure,
-    LocalBackend,
     Pipeline,
     PipelineTimeoutError,
     WorkerLostError,
@@ -62,7 +61,7 @@ class EngineContract(ContextContract, BatchContract, ResourceContract, LimitCont
 
     @pytest.fixture
     def backend(self, engine: Any) -> Iterator[Any]:
-        with LocalBackend(engine=engine, max_workers=2) as backend:
+        with self.backend_with(engine, max_workers=2) as backend:
             yield backend
 
     # values -----------------------------------------------------------------------------------------------------
@@ -402,7 +401,7 @@ class EngineContract(ContextContract, BatchContract, ResourceContract, LimitCont
         compare(({"same": 1}, [2]), asyncio.run(main()))
 
     def test_nothing_is_left_behind(self, engine: Any, no_leaks: LeakWatch) -> None:
-        with LocalBackend(engine=engine, max_workers=2) as backend:
+        with self.backend_with(engine, max_workers=2) as backend:
             pipeline = Pipeline(nodes=[check], backend=backend)
             pipeline.map([{"x": i} for i in range(10)], on_error="return")
             with closing(pipeline.map_iter(_Endless(), on_error="return")) as stream:

@@ -19,7 +19,6 @@ from hypernodes import (
     Failure,
     GraphError,
     IncompatibleEngineError,
-    LocalBackend,
     Pipeline,
     WorkerLostError,
     node,
@@ -104,7 +103,7 @@ class LocalContract(Placed):
     def strategic(self, engine: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
         """A backend with the engine, for each map strategy."""
         try:
-            backend = LocalBackend(engine=engine, max_workers=2, map_strategy=request.param)
+            backend = self.backend_with(engine, max_workers=2, map_strategy=request.param)
         except IncompatibleEngineError as error:
             if "schedules nodes and items itself" in str(error):
                 pytest.skip("this engine schedules nodes and items itself")
@@ -144,7 +143,7 @@ class LocalContract(Placed):
     def test_limit_of_the_backend_holds(self, engine: Any, tmp_path: Path) -> None:
         marks = Marks(tmp_path)
         limited = node(counted(marks, "x"), output_name="y", limit="calls")
-        with LocalBackend(engine=engine, max_workers=2, limits={"calls": 1}) as backend:
+        with self.backend_with(engine, max_workers=2, limits={"calls": 1}) as backend:
             assert self.placed([limited], backend).map(rows(6), output_name="y") == list(range(6))
         assert marks.most_at_once() == 1
 
@@ -197,7 +196,7 @@ class LocalContract(Placed):
         marks = Marks(tmp_path)
         heavy = node(counted(marks, "x"), output_name="heavy", resources={"gpus": 1})
         light = node(counted(marks, "heavy"), output_name="light", resources={"gpus": 0.5})
-        with LocalBackend(engine=engine, max_workers=2, resources={"gpus": 1}) as backend:
+        with self.backend_with(engine, max_workers=2, resources={"gpus": 1}) as backend:
             assert self.placed([heavy, light], backend).map(rows(6), output_name="light") == list(range(6))
         assert marks.most_at_once() <= 2
 
@@ -232,7 +231,7 @@ class LocalContract(Placed):
         )
         here = str(os.getpid())
         for call in (*calls, breaks_off):
-            with LocalBackend(engine=engine, max_workers=2) as backend:
+            with self.backend_with(engine, max_workers=2) as backend:
                 call(pipeline.with_options(backend=backend))
                 words = marks.words(here)
                 assert words == ["+", "-"] * (len(words) // 2)
@@ -259,7 +258,7 @@ class LocalContract(Placed):
             marks.add("-second")
 
         read = node(lambda x, second: second, output_name="y")
-        with LocalBackend(engine=engine, max_workers=1) as backend:
+        with self.backend_with(engine, max_workers=1) as backend:
             found = self.placed([read, first, second], backend).map(rows(3), output_name="y")
         assert found == ["first second"] * 3
         words = [word for word, _ in marks.all()]
@@ -327,7 +326,7 @@ class LocalContract(Placed):
     ) -> None:
         marks = Marks(tmp_path)
         limited = node(_sum_up.func, output_name="total", batch_size=4, limit="calls")
-        with LocalBackend(engine=engine, max_workers=2) as backend:
+        with self.backend_with(engine, max_workers=2) as backend:
             nodes = [double, limited, _check_sum, _read, _held(marks)]
             pipeline = self.placed(nodes, backend, limits={"calls": 1})
             pipeline.map(rows(10), on_error="return")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from hypernodes import Pipeline
+from hypernodes import LocalBackend, Pipeline
 from hypernodes.testing._draw import draw_case
 from hypernodes.testing._leaks import LeakWatch, watch_test
 
@@ -42,6 +42,10 @@ class Placed(Promises):
     """
 
     can_kill_workers: ClassVar[bool] = False
+
+    def backend_with(self, engine: Any, **options: Any) -> Any:
+        """A backend with the engine under test. Override for an engine that only backends of its own can run."""
+        return LocalBackend(engine=engine, **options)
 
     def placed(self, nodes: Sequence[Any], backend: Any, beside: Sequence[Any] = (), **options: Any) -> Pipeline:
         """The nodes, where they are to run; what is given `beside` them stands in the outermost pipeline."""

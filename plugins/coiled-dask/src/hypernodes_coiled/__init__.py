@@ -1,1 +1,27 @@
-"""`DaskEngine` and `DaskBackend`: pipelines on Dask clusters."""
+"""`DaskEngine` and `DaskBackend`: pipelines on Dask clusters, on this machine or elsewhere."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hypernodes_coiled._backend import DaskBackend
+    from hypernodes_coiled._engine import DaskEngine
+    from hypernodes_coiled._errors import NoWorkersError, SchedulerLostError
+
+__all__ = ["DaskBackend", "DaskEngine", "NoWorkersError", "SchedulerLostError"]
+
+# The manifest lies in this package and must not load Dask.
+_HOMES = {
+    "DaskBackend": "_backend",
+    "DaskEngine": "_engine",
+    "NoWorkersError": "_errors",
+    "SchedulerLostError": "_errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hypernodes_coiled' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"hypernodes_coiled.{_HOMES[name]}"), name)

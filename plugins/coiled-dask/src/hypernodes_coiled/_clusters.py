@@ -60,7 +60,7 @@ class _Given(Place):
 
     def alive(self) -> bool:
         status = getattr(self._cluster.status, "name", self._cluster.status)
-        return status == "running"
+        return bool(status == "running")
 
     def expected_threads(self, present: int, workers: int) -> int:
         cluster = self._cluster.cluster if isinstance(self._cluster, Client) else self._cluster
@@ -111,7 +111,7 @@ def place_of(
     if isinstance(cluster, Client | Cluster):
         if cluster.asynchronous:
             raise PlaceError(
-                f"{type(cluster).__name__} at {_address_of(cluster)} was made with asynchronous=True and belongs to its "
+                f"{type(cluster).__name__} at {_address_of(cluster)} was made with asynchronous=True and belongs to an "
                 "event loop; give DaskBackend the scheduler's address instead"
             )
         place = _Given(cluster, security, owned=owned)
@@ -120,11 +120,13 @@ def place_of(
     if callable(cluster):
         made = cluster()
         if callable(made) and not isinstance(made, Client | Cluster):
-            raise PlaceError(f"{_name_of(cluster)}() returned a function; it is to return a cluster, a client, an address")
+            raise PlaceError(
+                f"{_name_of(cluster)}() returned a function; it is to return a cluster, a client, an address"
+            )
         return place_of(made, security=security, insecure=insecure, owned=True)
     raise PlaceError(
-        f"{type(cluster).__name__} is no Dask cluster; give an address such as 'tls://host:8786', a distributed.Client, "
-        "a cluster object, a function that makes one of them, or None for a cluster on this machine"
+        f"{type(cluster).__name__} is no Dask cluster; give an address such as 'tls://host:8786', a "
+        "distributed.Client, a cluster object, a function that makes one of them, or None for a cluster on this machine"
     )
 
 
@@ -147,5 +149,3 @@ def _address_of(cluster: Any) -> str:
 
 def _name_of(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__qualname__", type(function).__qualname__))
-
-

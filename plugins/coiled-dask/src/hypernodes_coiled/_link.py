@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -52,13 +52,17 @@ class Link:
         except (TimeoutError, OSError):  # the scheduler is gone, or frozen: there is nobody to say goodbye to
             return
 
-    def start(self, make: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-        """Run a coroutine on the loop. Raises RuntimeError when the link is closed."""
-        coroutine = make()
+    def start(self, call: Callable[[], Awaitable[T]]) -> Future[T]:
+        """Call something on the loop and await it there. Raises RuntimeError when the link is closed."""
+
+        async def run() -> T:
+            return await call()
+
+        running = run()
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+            return asyncio.run_coroutine_threadsafe(running, self.loop)
         except RuntimeError:
-            coroutine.close()
+            running.close()
             raise
 
     def post(self, call: Callable[..., object], *arguments: Any) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from hypernodes_coiled._errors import NoWorkersError, SchedulerLostError
 from hypernodes_coiled._link import Link
 from hypernodes_coiled._runner import NobodyWaits, run_request
 
-__all__ = ["DaskPool", "How", "Patience"]
+__all__ = ["DaskPool", "How", "Patience", "Request", "Turns"]
 
 EMBEDDED = 64 * 1024
 """Bytes up to which a part travels in its task; larger ones go to a worker's memory, from where workers copy them."""
@@ -33,6 +33,7 @@ KEPT_IDLE = 30.0
 ATTEMPTS = 10
 """How often a request is sent again because what it needs went down with a worker, before that counts as a fault."""
 _TICK = 0.5
+_TOPIC = "all"  # what happens to any worker
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,27 @@ class Patience:
     connection: float = 30.0
 
 
+class Turns:
+    """Lets so many requests at a time be with the cluster; None lets all."""
+
+    def __init__(self, at_once: int | None = None) -> None:
+        self._turns = nullcontext() if at_once is None else asyncio.Semaphore(at_once)
+
+    async def __aenter__(self) -> None:
+        await self._turns.__aenter__()
+
+    async def __aexit__(self, *fault: Any) -> None:
+        await self._turns.__aexit__(*fault)
+
+
 @dataclass(frozen=True, eq=False)
 class How:
-    """How requests of one run are carried.
-
-    `label` names them on the dashboard, `resources` are what each uses of its worker's, and no more than `at_once` are
-    with the cluster at a time.
-    """
+    """How requests are carried: their name on the dashboard, and what each uses of its worker's resources."""
 
     label: str = "request"
     resources: Mapping[str, float] | None = None
-    at_once: int | None = None
-    turns: AbstractAsyncContextManager[Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        turns = nullcontext() if self.at_once is None else asyncio.Semaphore(self.at_once)
-        object.__setattr__(self, "turns", turns)
+    priority: int = 0
+    turns: Turns = field(default_factory=Turns)
 
 
 class Request(Future[bytes]):
@@ -128,6 +134,7 @@ class DaskPool:
         for request in list(self._outs):
             request.cancel()
         self._watching.cancel()
+        self.link.post(self._stop_hearing)
         self.link.close()
 
     # -- on the loop
@@ -144,13 +151,12 @@ class DaskPool:
         if out is not None and out.carrier is not None:
             out.carrier.cancel()
 
-    async def _carry(
-        self, request: Request, out: _Out, payload: bytes, blobs: Mapping[str, bytes], how: How
-    ) -> None:
+    async def _carry(self, request: Request, out: _Out, payload: bytes, blobs: Mapping[str, bytes], how: How) -> None:
         """Bring a request home, or settle its future with why that can not be."""
         trying = self.link.loop.create_task(self._try(out, payload, blobs, how))
+        ends: set[asyncio.Future[Any]] = {trying, out.verdict}
         try:
-            await asyncio.wait({trying, out.verdict}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             reply = trying.result() if trying.done() else None
             if reply is None:
                 out.verdict.result()
@@ -162,7 +168,7 @@ class DaskPool:
             self.home += 1
             _settle(request, reply)
         finally:
-            for one in (trying, out.verdict):
+            for one in ends:
                 one.cancel()
                 one.add_done_callback(_seen)
             self._outs.pop(request, None)
@@ -201,6 +207,7 @@ class DaskPool:
             key=key,
             pure=False,
             resources=None if how.resources is None else dict(how.resources),
+            priority=how.priority,
         )
         try:
             return bytes(await task)
@@ -236,6 +243,11 @@ class DaskPool:
 
     # -- what happens to the cluster
 
+    def _stop_hearing(self) -> None:
+        """A scheduler would try to tell a client that has just left that it left, and complain that it cannot."""
+        if self.link.client.status == "running":
+            self.link.client.unsubscribe_topic(_TOPIC)
+
     async def _ask(self) -> Crew:
         try:
             answer = await asyncio.wait_for(self.link.client.scheduler.identity(), self.patience.scheduler)
@@ -248,7 +260,7 @@ class DaskPool:
 
     async def _watch(self) -> None:
         """While requests are out, look whether somebody is there to serve them."""
-        self.link.client.subscribe_topic("all", self._heard)
+        self.link.client.subscribe_topic(_TOPIC, self._heard)
         idle = 0.0
         unserved: dict[_Out, float] = {}
         clock = self.link.loop.time
@@ -298,7 +310,7 @@ class DaskPool:
             return
         self.lost = SchedulerLostError(
             f"the Dask scheduler at {self.link.address} was lost: {how}, with {len(self._outs)} requests under way and "
-            f"{self.home} come home; what a stream gave or a cache kept until then stays, and the next run connects anew"
+            f"{self.home} come home; what a stream gave or a cache kept until then stays, the next run connects anew"
         )
         for out in list(self._outs.values()):
             self._judge(out, self.lost)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypernodes.plugin import receive_parts
+from hypernodes.plugin import receive
 from hypernodes_coiled._stopping import Stopped, stoppable
 
 __all__ = ["NobodyWaits", "run_request"]
@@ -18,6 +18,6 @@ def run_request(key: str, may_end_worker: bool, payload: bytes, digests: Sequenc
     """Run a request on a worker and give its reply. Never raises for what user code does: that is in the reply."""
     try:
         with stoppable(key, may_end_worker=may_end_worker):
-            return receive_parts(payload, dict(zip(digests, blobs, strict=True)))
+            return receive(payload, dict(zip(digests, blobs, strict=True)))
     except Stopped as error:
         raise NobodyWaits(key) from error
