@@ -1,4 +1,4 @@
-"""`DaskEngine` and `DaskBackend`: pipelines on Dask clusters, on this machine or elsewhere."""
+"""`DaskEngine`, `DaskBackend` and `CoiledBackend`: pipelines on Dask clusters, on this machine or elsewhere."""
 
 from __future__ import annotations
 
@@ -6,14 +6,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hypernodes_coiled._account import CoiledLoginError
     from hypernodes_coiled._backend import DaskBackend
+    from hypernodes_coiled._coiled import CoiledBackend
+    from hypernodes_coiled._coiled_cluster import CoiledStartError
     from hypernodes_coiled._engine import DaskEngine
     from hypernodes_coiled._errors import NoWorkersError, SchedulerLostError
 
-__all__ = ["DaskBackend", "DaskEngine", "NoWorkersError", "SchedulerLostError"]
+__all__ = [
+    "CoiledBackend",
+    "CoiledLoginError",
+    "CoiledStartError",
+    "DaskBackend",
+    "DaskEngine",
+    "NoWorkersError",
+    "SchedulerLostError",
+]
 
 # The manifest lies in this package and must not load Dask.
 _HOMES = {
+    "CoiledBackend": "_coiled",
+    "CoiledLoginError": "_account",
+    "CoiledStartError": "_coiled_cluster",
     "DaskBackend": "_backend",
     "DaskEngine": "_engine",
     "NoWorkersError": "_errors",

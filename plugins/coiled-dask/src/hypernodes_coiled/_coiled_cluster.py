@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +9,15 @@ from typing import Any
 import coiled
 
 from hypernodes import PlaceError
-from hypernodes_coiled._account import CoiledLoginError, log_in
+from hypernodes_coiled._account import log_in
 from hypernodes_coiled._clusters import GivenPlace, Place
 from hypernodes_coiled._secrets import Secrets
 
 __all__ = ["CoiledPlace", "CoiledStartError"]
 
+WORK_AHEAD = "200ms"
+"""How long the work that waits may take before more workers are asked for: one chunk. No more than two wait for each
+worker that there could be, so that with the client's own bound, three minutes, no cluster would ever grow."""
 MANY_CPUS = 16
 """From so many CPUs on it matters that a machine has one worker process: plain Python keeps one of them busy."""
 
@@ -37,17 +39,25 @@ class CoiledPlace(Place):
         self._cloud = log_in(options.get("workspace"))
         try:
             self._cluster = _start(options, self._cloud)
-            self._given = GivenPlace(self._cluster, None, owned=True)
-            if private:
-                self._cluster.send_private_envs(private, raise_on_error=True)
         except BaseException:
             self._cloud.close()
             raise
-        self.address, self.security = self._given.address, self._given.security
         self.attached = not self._cluster.created
-        # Registered last it runs first, while what the client needs for a last request still works.
-        atexit.register(self.close)
+        try:
+            self._prepare(options, private)
+        except BaseException:
+            self.close()
+            raise
         _log.info("%s is ready; its dashboard is %s", self, self._cluster.dashboard_link)
+
+    def _prepare(self, options: Mapping[str, Any], private: dict[str, str]) -> None:
+        self._given = GivenPlace(self._cluster, None, owned=True)
+        self.address, self.security = self._given.address, self._given.security
+        if private:
+            self._cluster.send_private_envs(private, raise_on_error=True)
+        if isinstance(options.get("n_workers"), list) and not self.attached:
+            fewest, *_, most = options["n_workers"]
+            self._cluster.adapt(minimum=fewest, maximum=most, target_duration=WORK_AHEAD)
 
     @property
     def may_end_workers(self) -> bool:
@@ -62,7 +72,6 @@ class CoiledPlace(Place):
 
     def close(self) -> None:
         """End the cluster, or let go of one that was there before. What cannot be told to Coiled is logged."""
-        atexit.unregister(self.close)
         try:
             self._cluster.close()
         except Exception as error:
@@ -83,8 +92,6 @@ def _start(options: Mapping[str, Any], cloud: Any) -> StartedCluster:
     defaults = {"show_widget": False, "configure_logging": False}
     try:
         return StartedCluster(**{**defaults, **options}, cloud=cloud)
-    except CoiledLoginError:
-        raise
     except Exception as error:
         name = f" '{options['name']}'" if "name" in options else ""
         raise CoiledStartError(f"Coiled did not start the cluster{name}: {type(error).__name__}: {error}") from error

@@ -45,7 +45,8 @@ class DaskEngine(ExecutorEngine):
 
     def workers_at(self, site: Site) -> int:
         session: DaskSession = site.handles[SESSION]
-        return site.max_workers or session.workers
+        found = session.workers  # asked for in any case: a scheduler that has gone is noticed before the run begins
+        return site.max_workers or found
 
     def batches(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Batch]:
         """Raises `GraphError` for what a node needs and no worker has, before anything waits for it."""

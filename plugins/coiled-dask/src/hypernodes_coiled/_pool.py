@@ -111,6 +111,11 @@ class DaskPool:
 
     # -- from any thread
 
+    @property
+    def connected(self) -> bool:
+        """Whether the scheduler is there, as far as is known without asking it."""
+        return self.lost is None and self.link.client.status == "running"
+
     def crew(self) -> Crew:
         """The workers there are now. Raises `SchedulerLostError` when the scheduler does not tell."""
         if self.lost is not None:

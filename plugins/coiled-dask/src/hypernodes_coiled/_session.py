@@ -12,6 +12,7 @@ from distributed import Client
 
 from hypernodes.plugin import Session, inside_worker, payload_of, receive
 from hypernodes_coiled._clusters import Place
+from hypernodes_coiled._errors import SchedulerLostError
 from hypernodes_coiled._link import Link
 from hypernodes_coiled._pool import DaskPool, How, Patience, Request
 from hypernodes_coiled._versions import check_versions
@@ -47,7 +48,7 @@ class DaskSession(Session):
     def pool(self) -> DaskPool:
         """What sends requests to the cluster, which is looked for, or started, if need be."""
         with self._lock:
-            if self._pool is not None and self._pool.lost is None and self._place is not None and self._place.alive():
+            if self._pool is not None and self._pool.connected and self._place is not None and self._place.alive():
                 return self._pool
             if self._pool is not None:
                 self._let_go()
@@ -79,7 +80,7 @@ class DaskSession(Session):
         link = Link(place.address, place.security, timeout=self._patience.connection)
         try:
             check_versions(link)
-            may_end = place.owned if self._may_end_workers is None else self._may_end_workers
+            may_end = place.may_end_workers if self._may_end_workers is None else self._may_end_workers
             return DaskPool(link, self._patience, may_end_workers=may_end)
         except BaseException:
             link.close()
@@ -115,7 +116,10 @@ class DaskSession(Session):
     def workers(self) -> int:  # type: ignore[override]
         """How many tasks run at once when all workers that were asked for are there."""
         with self._lock:
-            crew = self.pool().crew()
+            try:
+                crew = self.pool().crew()
+            except SchedulerLostError:  # while nobody used it: nothing of this run has been sent yet
+                crew = self.pool().crew()
             assert self._place is not None
             return max(1, self._place.expected_threads(crew.threads, len(crew.workers)))
 

@@ -18,15 +18,24 @@ ON_WORKER = Path(__file__).with_name("on_worker.py")
 
 
 async def scheduler(folder: Path, opts: dict[str, Any]) -> None:
+    from dask.utils import parse_timedelta
     from distributed import Scheduler
     from distributed.diagnostics.plugin import SchedulerPlugin
+    from tornado.ioloop import PeriodicCallback
 
     sent: dict[str, str] = {}
+    # Counted from the first work on: how long machines take to start must not decide whether a cluster lives.
+    idle_timeout = opts.pop("idle_timeout", None)
 
     class Arrivals(SchedulerPlugin):
         def add_worker(self, scheduler: Any, worker: str) -> None:
             name = scheduler.workers[worker].name
             (folder / f"{name}.arrived").touch()
+
+        def update_graph(self, scheduler: Any, *_: Any, **__: Any) -> None:
+            if idle_timeout and not scheduler.idle_timeout:
+                scheduler.idle_timeout = parse_timedelta(idle_timeout)
+                PeriodicCallback(scheduler.check_idle, 50).start()
 
     async def update_env_vars(env: dict[str, str]) -> None:
         sent.update(env)
