@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
+
+from coiled_plane import TOKEN, ControlPlane
 
 from hypernodes import CoiledBackend, node
 
@@ -40,6 +42,10 @@ def wait_for(true: Callable[[], object], what: str, seconds: float = 60) -> None
         time.sleep(0.02)
 
 
-def plain(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """A payload without what only mirrors this machine."""
-    return {name: value for name, value in payload.items() if name not in ("dask_config", "local_versions")}
+def settings(plane: ControlPlane) -> dict[str, object]:
+    """The Dask settings of somebody who is logged in there."""
+    return {
+        "coiled.token": TOKEN,
+        "coiled.server": plane.url,
+        "coiled.cluster-state-check-interval": "100ms",
+    }

@@ -13,7 +13,8 @@ import cloudpickle
 import coiled_support
 import dask.config
 import pytest
-from coiled_plane import TOKEN, ControlPlane
+from coiled_plane import ControlPlane
+from coiled_support import settings
 
 # The workers do not see this folder: what tests share travels along.
 cloudpickle.register_pickle_by_value(coiled_support)
@@ -64,11 +65,3 @@ def plane(tmp_path: Path) -> Iterator[ControlPlane]:
     with ControlPlane(tmp_path / "plane") as plane, dask.config.set(settings(plane)):
         yield plane
         assert plane.unknown == [], "the client calls what the control plane does not know"
-
-
-def settings(plane: ControlPlane) -> dict[str, object]:
-    return {
-        "coiled.token": TOKEN,
-        "coiled.server": plane.url,
-        "coiled.cluster-state-check-interval": "100ms",
-    }

@@ -105,6 +105,24 @@ def test_cluster_with_a_name_is_found_again_and_stays(plane: ControlPlane) -> No
     assert not cluster.deleted
 
 
+def test_other_engines_run_inside_the_workers_and_may_start_processes_there(plane: ControlPlane) -> None:
+    """Under a nanny, as Coiled starts workers: there Dask forbids processes unless it is told otherwise."""
+    one = {"name": "one", "worker_class": None, "max_workers": 2}
+    where: dict[str, set[int]] = {}
+    with backend(engine="sequential", **one) as keeper:
+        Pipeline(nodes=[double], backend=keeper).run(x=1)
+        for engine in ("threaded", "multiprocess", "sequential"):
+            inside = backend(engine=engine, **one)
+            found = Pipeline(nodes=[process, double], backend=inside).map([{"x": x} for x in range(50)])
+            inside.close()
+            assert [row["doubled"] for row in found] == [2 * x for x in range(50)]
+            where[engine] = {row["process"] for row in found}
+        assert len(plane.asked("create")) == 1
+    (worker,) = where["sequential"]
+    assert where["threaded"] == {worker}
+    assert not where["multiprocess"] & {worker, os.getpid()}
+
+
 def test_range_of_workers_grows_with_the_work(plane: ControlPlane) -> None:
     @node(output_name="process")
     def busy(x: int) -> int:

@@ -13,8 +13,7 @@ from typing import Any
 import dask.config
 import pytest
 from coiled_plane import ControlPlane
-from coiled_support import HUSHED, backend, double, process
-from conftest import settings
+from coiled_support import HUSHED, backend, double, settings
 
 from hypernodes import CoiledBackend, LocalBackend, Pipeline, node
 from hypernodes.testing import BackendContract, SubprocessBackend
@@ -74,19 +73,6 @@ def place(cluster: ControlPlane) -> Iterator[CoiledBackend]:
 @pytest.mark.parametrize("promise", PROMISES)
 def test_backend_on_coiled_keeps_its_promises(promise: str, place: CoiledBackend) -> None:
     getattr(Promises(), promise)(backend=place)
-
-
-@pytest.mark.parametrize("engine", ["sequential", "threaded", "multiprocess"])
-def test_other_engines_run_inside_the_workers(cluster: ControlPlane, place: CoiledBackend, engine: str) -> None:
-    workers = set(Pipeline(nodes=[process], backend=place).map([{"x": x} for x in range(20)], output_name="process"))
-    with backend(name=NAME, engine=engine, max_workers=2) as inside:
-        pipeline = Pipeline(nodes=[process, double], backend=inside)
-        found = pipeline.map([{"x": x} for x in range(200)])
-    assert [one["doubled"] for one in found] == [2 * x for x in range(200)]
-    processes = {one["process"] for one in found}
-    assert os.getpid() not in processes
-    assert (engine == "multiprocess") == (not processes & workers)
-    assert len(cluster.asked("create")) == 1
 
 
 def test_places_lie_in_each_other_and_come_home_between(place: CoiledBackend) -> None:
