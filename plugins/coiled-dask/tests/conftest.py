@@ -1,11 +1,13 @@
-"""Clusters for the tests: one of real processes for all that do not harm it."""
+"""Clusters for the tests: one of real processes for all that do not harm it, and others to be harmed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from dask_clusters import Harmed
 
 from hypernodes import DaskBackend
 from hypernodes_coiled._local import LocalCluster, LocalPlan
@@ -29,3 +31,24 @@ def existing(cluster: LocalCluster) -> dict[str, Any]:
 def backend(existing: dict[str, Any]) -> Iterator[DaskBackend]:
     with DaskBackend(**existing) as backend:
         yield backend
+
+
+@pytest.fixture
+def harmed(tmp_path: Path) -> Iterator[Harmed]:
+    harmed = Harmed(tmp_path)
+    yield harmed
+    harmed.close()
+
+
+@pytest.fixture
+def own() -> Iterator[Callable[..., DaskBackend]]:
+    """Makes backends with a cluster of their own, which end with the test."""
+    made: list[DaskBackend] = []
+
+    def make(**options: Any) -> DaskBackend:
+        made.append(DaskBackend(**{"workers": 2, **options}))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()

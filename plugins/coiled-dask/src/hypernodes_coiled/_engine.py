@@ -45,14 +45,14 @@ class DaskEngine(ExecutorEngine):
 
     def workers_at(self, site: Site) -> int:
         session: DaskSession = site.handles[SESSION]
-        found = session.workers  # asked for in any case: a scheduler that has gone is noticed before the run begins
-        return site.max_workers or found
+        return site.max_workers or session.workers
 
     def batches(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Batch]:
         """Raises `GraphError` for what a node needs and no worker has, before anything waits for it."""
-        if stage.demands and not inside_worker():
+        if not inside_worker():
             session: DaskSession = site.handles[SESSION]
-            resources_of(stage, session.pool())
+            pool, _ = session.ready()
+            resources_of(stage, pool)
         return super().batches(stage, tasks, site)
 
     def submit_stage(

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+import warnings
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from distributed import Client
+from distributed.versions import VersionMismatchWarning
 
 from hypernodes import PlaceError
 
 __all__ = ["Link"]
 
 T = TypeVar("T")
+_THREAD = "hypernodes-dask"
 PATIENCE = 10.0
 """Seconds in which a client that is closed must have said goodbye."""
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.threadName == _THREAD
+
+
+for _name in ("distributed.client", "distributed.core", "distributed.comm"):
+    # A connection of ours that breaks is told as an exception, and not in a traceback of its attempts to reconnect.
+    logging.getLogger(_name).addFilter(lambda record: not _is_ours(record))
 
 
 class Link:
@@ -26,11 +40,14 @@ class Link:
         self.address = address
         self._opened: Future[None] = Future()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._live(security, timeout)), name="hypernodes-dask", daemon=True
+            target=lambda: asyncio.run(self._live(security, timeout)), name=_THREAD, daemon=True
         )
         self._thread.start()
         try:
-            self._opened.result()
+            with warnings.catch_warnings():
+                # Other versions of dask or numpy may do; of hypernodes and Python, which may not, we tell ourselves.
+                warnings.simplefilter("ignore", VersionMismatchWarning)
+                self._opened.result()
         except BaseException:
             if self._opened.done():
                 self._thread.join()
@@ -40,9 +57,12 @@ class Link:
         self.loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
         options = {"asynchronous": True, "set_as_default": False, "name": "hypernodes", "security": security}
+        client = Client(self.address, timeout=timeout, **options)
         try:
-            self.client = await Client(self.address, timeout=timeout, **options)
+            self.client = await client
         except Exception as error:
+            with suppress(Exception):  # of what is only half there
+                await asyncio.wait_for(client.close(), PATIENCE)
             self._opened.set_exception(_unreachable(self.address, error))
             return
         self._opened.set_result(None)

@@ -112,7 +112,7 @@ class DaskPool:
     # -- from any thread
 
     @property
-    def connected(self) -> bool:
+    def alive(self) -> bool:
         """Whether the scheduler is there, as far as is known without asking it."""
         return self.lost is None and self.link.client.status == "running"
 
@@ -257,7 +257,8 @@ class DaskPool:
         try:
             answer = await asyncio.wait_for(self.link.client.scheduler.identity(), self.patience.scheduler)
         except (TimeoutError, OSError) as error:
-            self._lose(f"it has not answered ({type(error).__name__})")
+            frozen = f"it has not answered for {self.patience.scheduler:g} s"
+            self._lose(frozen if isinstance(error, TimeoutError) else "the connection to it broke")
             assert self.lost is not None
             raise self.lost from error
         self._crew = crew_of(answer)

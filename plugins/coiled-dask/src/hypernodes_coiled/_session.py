@@ -12,6 +12,7 @@ from distributed import Client
 
 from hypernodes.plugin import Session, inside_worker, payload_of, receive
 from hypernodes_coiled._clusters import Place
+from hypernodes_coiled._crew import Crew
 from hypernodes_coiled._errors import SchedulerLostError
 from hypernodes_coiled._link import Link
 from hypernodes_coiled._pool import DaskPool, How, Patience, Request
@@ -48,7 +49,7 @@ class DaskSession(Session):
     def pool(self) -> DaskPool:
         """What sends requests to the cluster, which is looked for, or started, if need be."""
         with self._lock:
-            if self._pool is not None and self._pool.connected and self._place is not None and self._place.alive():
+            if self._pool is not None and self._pool.alive and self._place is not None and self._place.alive():
                 return self._pool
             if self._pool is not None:
                 self._let_go()
@@ -60,6 +61,15 @@ class DaskSession(Session):
                 self._leave_place()
                 raise
             return self._pool
+
+    def ready(self) -> tuple[DaskPool, Crew]:
+        """The same with its workers, when its scheduler has just answered: for a run that begins."""
+        pool = self.pool()
+        try:
+            return pool, pool.crew()
+        except SchedulerLostError:
+            pool = self.pool()  # it went away since the last run
+            return pool, pool.crew()
 
     def connected(self) -> DaskPool:
         """The same for a run under way: it does not go on with another scheduler than it began with."""
@@ -116,10 +126,7 @@ class DaskSession(Session):
     def workers(self) -> int:  # type: ignore[override]
         """How many tasks run at once when all workers that were asked for are there."""
         with self._lock:
-            try:
-                crew = self.pool().crew()
-            except SchedulerLostError:  # while nobody used it: nothing of this run has been sent yet
-                crew = self.pool().crew()
+            _, crew = self.ready()
             assert self._place is not None
             return max(1, self._place.expected_threads(crew.threads, len(crew.workers)))
 
