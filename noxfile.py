@@ -74,6 +74,8 @@ EVERYTHING = CORE | PLUGINS | BUNDLE
 WANTED = " ".join(project(ROOT)["dependencies"])  # type: ignore[call-overload]
 BUNDLED = {name: folder for name, folder in PLUGINS.items() if name in WANTED}
 VERSION = str(project(ROOT)["version"])
+CLUSTERS = ("coiled-dask", "daft", "modal", "ray")
+"""Plugin folders whose tests start something that all of them share."""
 
 nox.needs_version = ">=2025.11"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -139,18 +141,32 @@ def browser() -> None:
         print("no browser could be installed: the tests that need one skip", file=sys.stderr)
 
 
-def pytest(session: nox.Session, *paths: str) -> None:
-    """Run the tests in these paths, or all; in CI with short tracebacks, so that many failures fit into a log's end."""
-    if not paths:
-        browser()
-    session.run("pytest", *(["--tb=short"] if CI else []), *paths, *session.posargs)
+def pytest(session: nox.Session, *paths: str, quick: bool = False) -> None:
+    """Run the tests in these paths, or all; in CI with short tracebacks, so that a log's end holds many.
+
+    Two processes share them. Plugins whose tests start a cluster come after the rest, each in one process of its own:
+    so there is one cluster at a time, and one for all its tests. `quick` leaves the slow ones out.
+    """
+    options = [*(["--tb=short"] if CI else []), *(["-m", "not slow"] if quick else [])]
+    if session.posargs:  # somebody looks for something
+        session.run("pytest", *options, *paths, *session.posargs)
+        return
+    spread = ["-n", "2", "--dist", "worksteal", *options]
+    if paths:
+        session.run("pytest", *spread, *paths)
+        return
+    browser()
+    alone = [folder.relative_to(ROOT) for folder in PLUGINS.values() if folder.name in CLUSTERS]
+    session.run("pytest", *spread, *(f"--ignore={folder}" for folder in alone))
+    for folder in alone:
+        session.run("pytest", *options, str(folder / "tests"))
 
 
 @nox.session
 def core(session: nox.Session) -> None:
-    """The core's own tests, with no plugin installed."""
+    """The core's own tests, with no plugin installed; in CI the quick ones, as `all_plugins` has them all."""
     install(session, CORE, *group("test"))
-    pytest(session, "core/tests")
+    pytest(session, "core/tests", quick=CI)
 
 
 @nox.session
@@ -164,15 +180,14 @@ def all_plugins(session: nox.Session) -> None:
 def matrix(session: nox.Session) -> None:
     """Everything together on the other Pythons: every test on the last of them, in CI the quick ones on the rest."""
     install(session, EVERYTHING, *group("test"))
-    quick = CI and session.python != OTHER_PYTHONS[-1]
-    pytest(session, *(["-m", "not slow"] if quick else []))
+    pytest(session, quick=CI and session.python != OTHER_PYTHONS[-1])
 
 
 @nox.session(venv_backend="uv")
 def lowest(session: nox.Session) -> None:
-    """Every test with the oldest dependencies that the packages declare."""
+    """Every test with the oldest dependencies that the packages declare, in CI the quick ones."""
     install(session, EVERYTHING, "--resolution=lowest-direct", *group("test"), locked=False)
-    pytest(session)
+    pytest(session, quick=CI)
 
 
 @nox.session(venv_backend="uv")

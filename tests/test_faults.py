@@ -36,6 +36,8 @@ from hypernodes.testing._leaks import LeakWatch, no_leaks
 
 __all__ = ["no_leaks"]
 
+pytestmark = pytest.mark.slow
+
 ROOT = str(Path(__file__).resolve().parent.parent)
 HOME = os.getpid()
 PAUSE = 0.01

@@ -20,6 +20,8 @@ from hypernodes.testing._leaks import LeakWatch, no_leaks
 
 __all__ = ["no_leaks"]
 
+pytestmark = pytest.mark.slow
+
 TAG = "HYPERNODES_STOPPING_TAG"
 PAUSE = 0.01
 PATIENCE = 30.0

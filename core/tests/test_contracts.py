@@ -72,6 +72,7 @@ class TestLocalBackendOfAnotherEngine(BackendContract):
         return LocalBackend(engine="async", max_workers=3)
 
 
+@pytest.mark.slow
 class TestSubprocessBackend(BackendContract):
     can_kill_workers = True
 
@@ -80,6 +81,7 @@ class TestSubprocessBackend(BackendContract):
         return SubprocessBackend(machines=2)
 
 
+@pytest.mark.slow
 class TestSubprocessBackendWithTheAsyncEngine(BackendContract):
     can_kill_workers = True
 

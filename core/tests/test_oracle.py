@@ -237,7 +237,7 @@ UNEQUAL = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", EQUAL, ids=repr)
+@pytest.mark.parametrize("value", EQUAL, ids=lambda value: "a set" if isinstance(value, set) else repr(value))
 def test_equal_values_of_one_type_pass(value: Any) -> None:
     compare(value, value)
     compare({"a": [value]}, {"a": [value]})
