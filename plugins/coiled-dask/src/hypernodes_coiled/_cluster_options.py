@@ -38,7 +38,7 @@ REFUSED = {
 """Options of `coiled.Cluster` that a backend cannot take, and why."""
 
 
-def cluster_options(given: Mapping[str, Any], threads_per_worker: int | None) -> dict[str, Any]:
+def cluster_options(given: Mapping[str, Any], threads_per_worker: Any) -> dict[str, Any]:
     """The options as `coiled.Cluster` takes them, from those that a user gave by either name.
 
     Raises TypeError for a name that there is not or not here, and ValueError for values that cannot be.
@@ -91,7 +91,7 @@ def _plain(real: str, value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _with_worker_options(options: dict[str, Any], threads_per_worker: int | None) -> dict[str, Any]:
+def _with_worker_options(options: dict[str, Any], threads_per_worker: Any) -> dict[str, Any]:
     """The options with what belongs into `worker_options`: threads, and the GPUs that nodes may ask for."""
     worker = dict(options.get("worker_options") or {})
     if threads_per_worker is not None:

@@ -156,7 +156,11 @@ def _environ(given: Mapping[str, str], secrets: Secrets) -> dict[str, str]:
 
 
 def _patience(workers: float, scheduler: float, connection: float) -> Patience:
-    named = {"no_worker_timeout": workers, "scheduler_timeout": scheduler, "connect_timeout": connection}
+    named: dict[str, Any] = {
+        "no_worker_timeout": workers,
+        "scheduler_timeout": scheduler,
+        "connect_timeout": connection,
+    }
     for option, seconds in named.items():
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
             raise IncompatibleEngineError(f"CoiledBackend: {option}={seconds!r}; give seconds, more than 0")

@@ -184,3 +184,16 @@ def test_program_that_ends_or_is_interrupted_leaves_no_cluster(
     assert (program.returncode == 0) == (ending == "ends")
     assert ("KeyboardInterrupt" in errors) == (ending == "stays")
     assert errors.count("Traceback") == (ending == "stays"), errors
+
+
+def test_smoke_script_finds_all_as_it_should_be(plane: ControlPlane, tmp_path: Path) -> None:
+    script = Path(__file__).parents[4] / "examples" / "coiled_smoke.py"
+    settings = {"TOKEN": TOKEN, "SERVER": plane.url, "SOFTWARE": "prepared", "WORKER__CLASS": "distributed.Worker"}
+    environment = {**os.environ, **{f"DASK_COILED__{name}": value for name, value in settings.items()}}
+    command = [sys.executable, str(script), "--region", "us-east-1"]
+    ended = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert ended.stdout.splitlines()[-1:] == ["all as it should be"], ended.stdout + ended.stderr
+    assert ended.returncode == 0
+    assert plane.running == []
+    assert plane.payload["options"]["region_name"] == "us-east-1"
+    assert b"hushed" not in b"".join(request.raw for request in plane.requests)
