@@ -83,12 +83,16 @@ class _Stopping(WorkerPlugin):  # type: ignore[misc]
     def setup(self, worker: Any) -> None:
         self._worker = worker
         for key in list(_tickets):
-            task = worker.state.tasks.get(key)
-            if task is not None and task.state == "cancelled":
-                self._stop(key)
+            self._look(key)
 
-    def transition(self, key: Any, start: str, finish: str, **_: Any) -> None:
-        if finish == "cancelled" and key in _tickets:
+    def transition(self, key: Any, *_: Any, **__: Any) -> None:
+        # What is told is what the scheduler wishes for, "released"; what became of it is the task's state.
+        if key in _tickets:
+            self._look(key)
+
+    def _look(self, key: str) -> None:
+        task = self._worker.state.tasks.get(key)
+        if task is not None and task.state == "cancelled":
             self._stop(key)
 
     def _stop(self, key: str) -> None:
