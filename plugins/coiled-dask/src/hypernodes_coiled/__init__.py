@@ -6,12 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hypernodes_coiled._account import CoiledLoginError
     from hypernodes_coiled._backend import DaskBackend
     from hypernodes_coiled._coiled import CoiledBackend
-    from hypernodes_coiled._coiled_cluster import CoiledStartError
     from hypernodes_coiled._engine import DaskEngine
-    from hypernodes_coiled._errors import NoWorkersError, SchedulerLostError
+    from hypernodes_coiled._errors import CoiledLoginError, CoiledStartError, NoWorkersError, SchedulerLostError
 
 __all__ = [
     "CoiledBackend",
@@ -26,8 +24,8 @@ __all__ = [
 # The manifest lies in this package and must not load Dask.
 _HOMES = {
     "CoiledBackend": "_coiled",
-    "CoiledLoginError": "_account",
-    "CoiledStartError": "_coiled_cluster",
+    "CoiledLoginError": "_errors",
+    "CoiledStartError": "_errors",
     "DaskBackend": "_backend",
     "DaskEngine": "_engine",
     "NoWorkersError": "_errors",

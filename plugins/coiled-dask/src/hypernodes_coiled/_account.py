@@ -7,17 +7,13 @@ import os
 import threading
 from typing import Any
 
-from hypernodes import PlaceError
+from hypernodes_coiled._errors import CoiledLoginError
 
-__all__ = ["CoiledLoginError", "log_in"]
+__all__ = ["log_in"]
 
 PATIENCE = 60.0
 """Seconds for Coiled's server to say who the token belongs to; while it is overloaded the client asks again."""
 _HOW = "run `coiled login`, or set the variable DASK_COILED__TOKEN to a token of your Coiled account"
-
-
-class CoiledLoginError(PlaceError):
-    """There is no token of a Coiled account, or Coiled does not take it."""
 
 
 def log_in(workspace: str | None) -> Any:

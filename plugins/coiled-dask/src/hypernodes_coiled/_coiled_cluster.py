@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 import coiled
 
-from hypernodes import PlaceError
 from hypernodes_coiled._account import log_in
 from hypernodes_coiled._clusters import GivenPlace, Place
+from hypernodes_coiled._errors import CoiledStartError
 from hypernodes_coiled._secrets import Secrets
 
-__all__ = ["CoiledPlace", "CoiledStartError"]
+__all__ = ["CoiledPlace"]
 
 WORK_AHEAD = "200ms"
 """How long the work that waits may take before more workers are asked for: one chunk. No more than two wait for each
@@ -22,10 +23,6 @@ MANY_CPUS = 16
 """From so many CPUs on it matters that a machine has one worker process: plain Python keeps one of them busy."""
 
 _log = logging.getLogger("hypernodes.coiled")
-
-
-class CoiledStartError(PlaceError):
-    """Coiled could not start the cluster. `__cause__` is what its client raised."""
 
 
 class CoiledPlace(Place):
@@ -45,6 +42,9 @@ class CoiledPlace(Place):
         self.attached = not self._cluster.created
         try:
             self._prepare(options, private)
+        except Exception as error:
+            self.close()
+            raise CoiledStartError(f"{self} could not be prepared: {type(error).__name__}: {error}") from error
         except BaseException:
             self.close()
             raise
@@ -54,7 +54,10 @@ class CoiledPlace(Place):
         self._given = GivenPlace(self._cluster, None, owned=True)
         self.address, self.security = self._given.address, self._given.security
         if private:
-            self._cluster.send_private_envs(private, raise_on_error=True)
+            send = self._cluster.send_private_envs
+            # older clients only log when the variables do not arrive
+            can_raise = "raise_on_error" in inspect.signature(send).parameters
+            send(private, **({"raise_on_error": True} if can_raise else {}))
         if isinstance(options.get("n_workers"), list) and not self.attached:
             fewest, *_, most = options["n_workers"]
             self._cluster.adapt(minimum=fewest, maximum=most, target_duration=WORK_AHEAD)
