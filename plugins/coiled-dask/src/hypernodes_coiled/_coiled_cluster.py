@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import logging
 from collections.abc import Mapping
@@ -100,10 +101,29 @@ def _start(options: Mapping[str, Any], cloud: Any) -> StartedCluster:
         raise CoiledStartError(f"Coiled did not start the cluster{name}: {type(error).__name__}: {error}") from error
 
 
+_starting: set[StartedCluster] = set()
+
+
+@atexit.register
+def _end_what_starts() -> None:
+    """A program that ends while a cluster starts, in a thread that nobody waits for any more, leaves it to nobody."""
+    for cluster in list(_starting):
+        if cluster.created and cluster.cluster_id is not None:
+            reason = "the program ended while the cluster started"
+            cluster.cloud.delete_cluster(cluster.cluster_id, workspace=cluster.workspace, reason=reason)
+
+
 class StartedCluster(coiled.Cluster):  # type: ignore[misc]
     """A `coiled.Cluster` that says in the log what it asks for, and remembers whether it was made or found."""
 
     created = False
+
+    def __init__(self, **options: Any) -> None:
+        _starting.add(self)
+        try:
+            super().__init__(**options)
+        finally:
+            _starting.discard(self)
 
     async def _get_cluster_vm_types_to_use(self) -> Any:
         # The client calls it once it knows that the cluster must be made.

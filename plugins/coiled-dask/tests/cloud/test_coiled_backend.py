@@ -186,6 +186,27 @@ def test_program_that_ends_or_is_interrupted_leaves_no_cluster(
     assert errors.count("Traceback") == (ending == "stays"), errors
 
 
+ALONE = 'pipeline.run(x="once")'
+NESTED = 'Pipeline(nodes=[pipeline, node(lambda y: y, output_name="z")]).map([{"x": "once"}] * 2)[0]'
+
+
+@pytest.mark.parametrize("call", [ALONE, NESTED], ids=["alone", "nested"])
+def test_program_that_is_interrupted_while_a_cluster_starts_leaves_none(
+    plane: ControlPlane, tmp_path: Path, call: str
+) -> None:
+    plane.hold, plane.patience = True, 0
+    environment = {**os.environ, "DASK_COILED__TOKEN": TOKEN, "DASK_COILED__SERVER": plane.url}
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", SCRIPT.replace(ALONE, call), "ends"]
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as program:
+        wait_for(lambda: len(plane.asked("details")) > 1, "the wait for the cluster")
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=120)
+    assert "KeyboardInterrupt" in errors
+    assert program.returncode != 0
+    assert plane.clusters[0].deleted
+
+
 def test_smoke_script_finds_all_as_it_should_be(plane: ControlPlane, tmp_path: Path) -> None:
     script = Path(__file__).parents[4] / "examples" / "coiled_smoke.py"
     settings = {"TOKEN": TOKEN, "SERVER": plane.url, "SOFTWARE": "prepared", "WORKER__CLASS": "distributed.Worker"}

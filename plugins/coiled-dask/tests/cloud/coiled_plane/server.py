@@ -27,7 +27,7 @@ class ControlPlane:
     """A running control plane. `close()` ends it and all machines that it started.
 
     `patience` is how many seconds it holds back the details of a cluster that is still starting. `worker_errors` are
-    the reasons for which the first workers of the next cluster do not start.
+    the reasons for which the first workers of the next cluster do not start. With `hold` clusters start for ever.
     """
 
     def __init__(self, folder: Path, *, token: str = TOKEN, workspace: str = WORKSPACE) -> None:
@@ -36,6 +36,7 @@ class ControlPlane:
         self.workspace = workspace
         self.patience = 60.0
         self.worker_errors: list[str] = []
+        self.hold = False
         self.requests: list[Request] = []
         self.clusters: list[PlaneCluster] = []
         self._answers: dict[str, deque[Answer]] = defaultdict(deque)
@@ -83,7 +84,8 @@ class ControlPlane:
         with self._lock:
             errors, self.worker_errors = self.worker_errors, []
             self.clusters.append(cluster)
-        cluster.start(errors)
+        if not self.hold:
+            cluster.start(errors)
         return cluster
 
     def cluster(self, number: str) -> PlaneCluster:
