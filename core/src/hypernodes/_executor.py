@@ -41,12 +41,14 @@ class ExecutorEngine(Engine):
     `most_in_chunk` how many items; at most eight such chunks a worker are drawn ahead of what is taken, fewer where
     items are large. A `warm` executor stays open between runs. `by_demand` says that each request is given what its
     nodes ask for in `resources`: nodes that ask for different things then travel apart. `overlaps_items` says that a
-    worker awaits the coroutines of many items of its chunk at once, where items may overlap.
+    worker awaits the coroutines of many items of its chunk at once, where items may overlap. `owns_workers = False`
+    says that worker processes run other things besides, in which pools may be opened.
     """
 
     warm: ClassVar[bool] = False
     by_demand: ClassVar[bool] = False
     overlaps_items: ClassVar[bool] = False
+    owns_workers: ClassVar[bool] = True
     chunk_seconds: ClassVar[float] = 0.002
     most_in_chunk: ClassVar[int] = 1024
     queued_per_worker: ClassVar[int] = 1
@@ -172,7 +174,7 @@ class _ExecutorPort:
         steady: Container[str] | None,
     ) -> None:
         self.engine, self.site, self.workers, self.context, self.within = engine, site, workers, context, within
-        self.packer = None if engine.shares_memory else Packer(context, _Pooled(within), steady)
+        self.packer = None if engine.shares_memory else Packer(context, _Pooled(within, engine.owns_workers), steady)
         self.variables = contextvars.copy_context()
         self.executor = self._open()
 
@@ -241,15 +243,16 @@ class _Pooled:
     A cluster for tests may have its workers in the caller's own process, which is no worker's for that.
     """
 
-    def __init__(self, within: _Within) -> None:
-        self.within, self.caller = within, _process()
+    def __init__(self, within: _Within, owns_process: bool) -> None:
+        self.within, self.owns_process, self.caller = within, owns_process, _process()
 
     def run_rows(self, stage: Stage, rows: Sequence[tuple[Any, ...]], context: Context) -> Reply:
         from hypernodes._loops import keep_thread_loop
 
         if self.caller != _process():
-            mark_worker(process=True)
             keep_thread_loop()
+            if self.owns_process:
+                mark_worker(process=True)
         return _run_here(stage, rows, context.place, self.within)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dask_clusters import Harmed
+from dask_clusters import KEPT, Harmed
 
 from hypernodes import DaskBackend
 from hypernodes_coiled._local import LocalCluster, LocalPlan
@@ -17,6 +17,7 @@ from hypernodes_coiled._local import LocalCluster, LocalPlan
 def cluster() -> Iterator[LocalCluster]:
     """Two workers in processes of their own, over TLS."""
     cluster = LocalCluster(LocalPlan(workers=2, resources=(("GPU", 1),)))
+    KEPT.add(cluster.pid)
     yield cluster
     cluster.close()
 

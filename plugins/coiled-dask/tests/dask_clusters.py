@@ -73,12 +73,16 @@ def _address(file: Path) -> str:
         return ""
 
 
+KEPT: set[int] = set()
+"""The processes of clusters that stay for the whole session."""
+
+
 def hosts() -> list[int]:
-    """The processes with the schedulers of local clusters that this process has started."""
+    """The processes with the schedulers of local clusters that the test has started."""
     found = []
     for child in psutil.Process().children():
         try:
-            if any("hypernodes_coiled._host" in part for part in child.cmdline()):
+            if child.pid not in KEPT and any("hypernodes_coiled._host" in part for part in child.cmdline()):
                 found.append(child.pid)
         except psutil.Error:
             continue

@@ -33,6 +33,7 @@ class TestDaskEngine(EngineContract):
         return DaskBackend(engine=engine, **self.existing, **options)
 
 
+@pytest.mark.slow
 class TestDaskBackend(BackendContract):
     can_kill_workers = True
     draw_ahead = 8 * DaskEngine.most_in_chunk * 2

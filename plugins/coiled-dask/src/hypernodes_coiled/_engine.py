@@ -31,6 +31,7 @@ class DaskEngine(ExecutorEngine):
     shares_memory: ClassVar[bool] = False
     by_demand: ClassVar[bool] = True
     overlaps_items: ClassVar[bool] = True
+    owns_workers: ClassVar[bool] = False
     # A task costs about 2.5 ms of CPU in client, scheduler and worker; of 200 ms that is 1.3 %.
     chunk_seconds: ClassVar[float] = 0.2
     most_in_chunk: ClassVar[int] = 4096
