@@ -148,6 +148,7 @@ def test_item_that_needs_too_much_memory_fails_alone_with_a_hint(own: Make) -> N
 
 def test_all_workers_gone_is_a_sentence(harmed: Harmed, tmp_path: Path) -> None:
     workers = [harmed.worker(), harmed.worker()]
+    until_connected(harmed, 2)
     (tmp_path / "run").mkdir()
     gate = tmp_path / "run" / "gate"
     with DaskBackend(harmed.address, no_worker_timeout=2) as backend:
@@ -203,6 +204,7 @@ def test_scheduler_that_dies_ends_the_run_and_the_next_one_has_another(own: Make
 
 def test_frozen_scheduler_is_noticed(harmed: Harmed, tmp_path: Path) -> None:
     harmed.worker()
+    until_connected(harmed)
     gate = tmp_path / "run" / "gate"
     gate.parent.mkdir()
     with DaskBackend(harmed.address, scheduler_timeout=3) as backend:
