@@ -141,25 +141,27 @@ def browser() -> None:
         print("no browser could be installed: the tests that need one skip", file=sys.stderr)
 
 
-def pytest(session: nox.Session, *paths: str, quick: bool = False) -> None:
+def pytest(session: nox.Session, *paths: str, quick: bool = False, clusters: str = "all") -> None:
     """Run the tests in these paths, or all; in CI with short tracebacks, so that a log's end holds many.
 
     Two processes share them. Plugins whose tests start a cluster come after the rest, each in one process of its own:
-    so there is one cluster at a time, and one for all its tests. `quick` leaves the slow ones out.
+    so there is one cluster at a time, and one for all its tests. `quick` leaves the slow ones out; `clusters` says
+    which of those plugins' tests are run: `"all"`, `"quick"` or `"none"`.
     """
-    options = [*(["--tb=short"] if CI else []), *(["-m", "not slow"] if quick else [])]
+    short, not_slow = ["--tb=short"] if CI else [], ["-m", "not slow"]
+    options = [*short, *(not_slow if quick else [])]
     if session.posargs:  # somebody looks for something
         session.run("pytest", *options, *paths, *session.posargs)
         return
-    spread = ["-n", "2", "--dist", "worksteal", *options]
-    if paths:
-        session.run("pytest", *spread, *paths)
-        return
-    browser()
-    alone = [folder.relative_to(ROOT) for folder in PLUGINS.values() if folder.name in CLUSTERS]
-    session.run("pytest", *spread, *(f"--ignore={folder}" for folder in alone))
-    for folder in alone:
-        session.run("pytest", *options, str(folder / "tests"))
+    alone = [] if paths else [folder for folder in PLUGINS.values() if folder.name in CLUSTERS]
+    if not paths:
+        browser()
+        shared = [folder for folder in PLUGINS.values() if folder not in alone]
+        paths = ("core/tests", "tests", *(str(folder.relative_to(ROOT) / "tests") for folder in shared))
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *options, *paths)
+    for folder in alone if clusters != "none" else []:
+        tests = str(folder.relative_to(ROOT) / "tests")
+        session.run("pytest", *short, *(not_slow if clusters == "quick" else []), tests)
 
 
 @nox.session
@@ -178,16 +180,20 @@ def all_plugins(session: nox.Session) -> None:
 
 @nox.session(python=OTHER_PYTHONS)
 def matrix(session: nox.Session) -> None:
-    """Everything together on the other Pythons: every test on the last of them, in CI the quick ones on the rest."""
+    """Everything together on the other Pythons, every test.
+
+    In CI the quick ones between, and on the last of them all but the slow ones of clusters.
+    """
     install(session, EVERYTHING, *group("test"))
-    pytest(session, quick=CI and session.python != OTHER_PYTHONS[-1])
+    last = session.python == OTHER_PYTHONS[-1]
+    pytest(session, quick=CI and not last, clusters="all" if not CI else "quick" if last else "none")
 
 
 @nox.session(venv_backend="uv")
 def lowest(session: nox.Session) -> None:
     """Every test with the oldest dependencies that the packages declare, in CI the quick ones."""
     install(session, EVERYTHING, "--resolution=lowest-direct", *group("test"), locked=False)
-    pytest(session, quick=CI)
+    pytest(session, quick=CI, clusters="quick" if CI else "all")
 
 
 @nox.session(venv_backend="uv")

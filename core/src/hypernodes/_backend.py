@@ -52,6 +52,10 @@ class Backend(ABC):
         """
         return None
 
+    def about(self) -> str:
+        """What `explain` adds about this place, such as what it costs; `""` for nothing."""
+        return ""
+
     @classmethod
     def spec(cls) -> BackendSpec:
         """This class as its own specification."""
@@ -93,6 +97,14 @@ class Session(ABC):
     warm: bool = False
     workers: int = 1
     handles: Mapping[str, Any] = {}
+
+    def sized(self, demand: Demand) -> Session:
+        """The session for calls of nodes that use this much, as they say in `@node(resources=...)`.
+
+        Itself, where workers are all alike. Override where the place has other workers for those that need more; only
+        `submit` and `submit_request` of what this gives are called.
+        """
+        return self
 
     def submit(self, payload: bytes) -> Future[bytes]:
         """Send one request; the future gives the reply."""

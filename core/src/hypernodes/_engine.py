@@ -51,6 +51,10 @@ class Engine(ABC):
         """The same, several outcomes at a time where an engine has them so."""
         return map(Batch.of, self.execute(stage, tasks, site))
 
+    def sketch(self, stage: Stage) -> str:
+        """How it would lay out these steps, as text for `explain()`; `""` where there is nothing to tell."""
+        return ""
+
     @classmethod
     def spec(cls) -> EngineSpec:
         """This class as its own specification, for engines that are given as objects."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future
 
 from hypernodes import _observers
-from hypernodes._backend import engine_spec_of
+from hypernodes._backend import Session, engine_spec_of
 from hypernodes._blueprint import blueprint_of
 from hypernodes._context import Context
+from hypernodes._demand import Demand
 from hypernodes._drive import drive
 from hypernodes._engine import Feed
 from hypernodes._far import FarEngine
@@ -18,6 +19,7 @@ from hypernodes._local import strategy_of
 from hypernodes._pace import Pace
 from hypernodes._payload import split
 from hypernodes._places import OpenPlace
+from hypernodes._plan import MapStep, Step
 from hypernodes._schedule import Scheduler
 from hypernodes._task import Batch, Reply, Stage
 from hypernodes._wire import Packer, unpack_reply
@@ -64,10 +66,16 @@ class PlacePort:
             site.max_workers,
             site.map_strategy,
         )
+        self._sized: dict[int, Session] = {}  # by the id of a stage, which the run keeps
         self.packer = Packer(Context(pipeline=pipeline, place=place.label, carrier=carrier), engine, steady)
 
     def send(self, dispatch: Dispatch) -> Future[bytes]:
-        return self.place.session.submit_request(*self.packer.pack(dispatch.stage, dispatch.rows))
+        stage = dispatch.stage
+        request = self.packer.pack(stage, dispatch.rows)
+        session = self._sized.get(id(stage))
+        if session is None:
+            session = self._sized[id(stage)] = self.place.session.sized(largest_demand(stage.steps))
+        return session.submit_request(*request)
 
     def reply(self, result: bytes) -> Reply:
         return unpack_reply(split(bytearray(result)))
@@ -77,3 +85,16 @@ class PlacePort:
 
     def abort(self) -> None:
         self.place.session.abort()
+
+
+def largest_demand(steps: Iterable[Step | MapStep]) -> Demand:
+    """The most that one of these steps uses, of each kind: they run one after another in one worker."""
+    most, todo = Demand(), list(steps)
+    while todo:
+        step = todo.pop()
+        if isinstance(step, MapStep):
+            todo += step.inner.steps
+        elif not step.is_clock and step.node.resources is not None:
+            asked = step.node.resources
+            most = Demand(max(most.cpus, asked.cpus), max(most.gpus, asked.gpus), max(most.memory, asked.memory))
+    return most

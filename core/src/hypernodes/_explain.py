@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hypernodes._backend import Backend, engine_of, engine_spec_of, label
@@ -73,7 +73,8 @@ class Explanation:
     """What a call would do. `str()` of it is a table to read; the rest is data.
 
     `crossings` counts the values that would leave the place they are in, for one item; all local backends are one
-    place to them. `workers` says for each place how much would run at once.
+    place to them. `workers` says for each place how much would run at once, `sketches` how its engine would lay the
+    work out, where it tells.
     """
 
     pipeline: str
@@ -82,6 +83,7 @@ class Explanation:
     nodes: tuple[Placement, ...]
     crossings: int
     workers: dict[str, str]
+    sketches: dict[str, str] = field(default_factory=dict)
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -107,7 +109,8 @@ class Explanation:
         ]
         tail = [f"{place}: {bound}" for place, bound in self.workers.items()]
         faults = [f"cannot be sent: {node.unsendable}" for node in self.nodes if node.unsendable]
-        return "\n".join([*head, *lines, "", *tail, *faults])
+        sketches = [f"\n{place} lays it out as\n{text.rstrip()}" for place, text in self.sketches.items()]
+        return "\n".join([*head, *lines, "", *tail, *faults, *sketches])
 
 
 def explain(plan: Plan) -> Explanation:
@@ -120,6 +123,7 @@ def explain(plan: Plan) -> Explanation:
         nodes=nodes,
         crossings=_crossings(plan, plan.places, _HOME),
         workers={label(backend): _workers(backend, _steps_at(plan, at)) for at, backend in _used(plan)},
+        sketches={label(backend): text for at, backend in _used(plan) if (text := _sketch(plan, at, backend))},
     )
 
 
@@ -127,6 +131,14 @@ def _used(plan: Plan) -> Iterator[tuple[int, Any]]:
     """The places that nodes run in, in the order in which they are first needed."""
     for at in dict.fromkeys(step.place for step in leaves(plan)):
         yield at, plan.places[at]
+
+
+def _sketch(plan: Plan, place: int, backend: Any) -> str:
+    """What the place's engine tells of the steps that it would be given."""
+    from hypernodes._task import Stage
+
+    steps = [step for step in plan.steps if (step.first_place if isinstance(step, MapStep) else step.place) == place]
+    return engine_of(backend).sketch(Stage(plan.path[0], steps, [], [])) if steps else ""
 
 
 def _steps_at(plan: Plan, place: int) -> list[Step]:
@@ -205,11 +217,12 @@ def _workers(backend: Any, steps: Sequence[Step]) -> str:
     spec = engine_spec_of(backend)
     workers = engine_of(backend).workers(backend.max_workers)
     bound = f"at most {workers} at once" if workers else "as many at once as it sees fit"
-    modes = f"nodes {backend.node_execution}, items {backend.map_execution}"
+    modes = f"nodes {backend.node_execution or 'sequential'}, items {backend.map_execution or 'sequential'}"
     named = getattr(backend, "map_strategy", None)
     if named is not None or any(step.lists is not None for step in steps):
         modes += f", map strategy {strategy_of(backend, steps)} ({'chosen by core' if named is None else 'named'})"
-    return f"{spec.summary or spec.name}; {modes}; {bound}"
+    about = backend.about()
+    return "; ".join([spec.summary or spec.name, modes, bound, *([about] if about else [])])
 
 
 def _unsendable(step: Step, backend: Backend) -> str:

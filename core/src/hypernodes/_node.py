@@ -54,6 +54,7 @@ class Node(GraphNode, Generic[P, R]):
 
     __slots__ = (
         "__dict__",
+        "__weakref__",  # others may know more of a node, as long as there is one
         "batch_over",
         "batch_size",
         "batching",

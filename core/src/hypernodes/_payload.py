@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypernodes._failure import text_of
 from hypernodes._late import importing
 
-__all__ = ["Buffer", "dumps", "join", "opened", "payload_of", "split"]
+__all__ = ["Buffer", "dumps", "join", "loads", "opened", "payload_of", "split"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -28,6 +30,32 @@ def dumps(value: Any, buffers: list[Any] | None = None) -> bytes:
         # Raised by a value's own code; it must end neither this program nor a worker.
         raise pickle.PicklingError(f"{type(error).__name__}: {text_of(error)}") from error
     return pickled
+
+
+def loads(pickled: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
+    """Unpickle what came from another machine; tensors of a GPU that this one has not are put into its memory."""
+    try:
+        return pickle.loads(pickled, buffers=buffers)
+    except RuntimeError:
+        # What torch says of a device that is not here; torch is imported by then, as the pickle names it.
+        if "torch" not in sys.modules:
+            raise
+        return _AtHome(io.BytesIO(pickled), buffers=buffers).load()
+
+
+class _AtHome(pickle.Unpickler):
+    """Gives storages of torch to the processor's memory."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _storage_in_memory if (module, name) == _STORAGE else super().find_class(module, name)
+
+
+_STORAGE = ("torch.storage", "_load_from_bytes")
+"""What a pickled tensor's storage is rebuilt by."""
+
+
+def _storage_in_memory(stored: bytes) -> Any:
+    return sys.modules["torch"].load(io.BytesIO(stored), map_location="cpu", weights_only=False)
 
 
 def join(frames: Sequence[Buffer]) -> bytes:

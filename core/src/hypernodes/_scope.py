@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import count
 from typing import NamedTuple
 
 from hypernodes._errors import PlaceError, ResourceError
 from hypernodes._keep import Held, Keep, log
 
-__all__ = ["Scope", "keep_of", "keeps_on", "opened"]
+__all__ = ["Scope", "SharedScope", "keep_of", "keeps_on", "opened"]
 
 _serials = count(1)
 _LOCKS = os.name == "posix"
@@ -34,8 +38,48 @@ _process: Keep | None = None
 _token = os.urandom(6).hex()
 
 
+class SharedScope:
+    """One scope for many calls, one after another or at once: what belongs to a call belongs to all of them.
+
+    Resources are built once for them, and limits count over them. For whoever feeds a map piece by piece, a call for
+    each. `close` closes what they built.
+    """
+
+    def __init__(self) -> None:
+        self._scope, self._keep = _begin(False)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def calls(self) -> Iterator[None]:
+        """Calls of pipelines in this block, and in threads that take over its context variables, open no scope."""
+        token = _shared.set(self)
+        try:
+            yield
+        finally:
+            _shared.reset(token)
+
+    def scope(self, *, meets: bool) -> Scope:
+        """The scope as a call needs it; its folder is made by the first that needs one."""
+        with self._lock:
+            if meets and not self._scope.folder and _LOCKS:
+                folder = _folder(self._scope.run)
+                os.mkdir(folder, 0o700)
+                self._scope = self._scope._replace(folder=folder)
+            return self._scope
+
+    def close(self) -> None:
+        """Close what the calls built; the first thing that could not be closed is raised. Twice is once."""
+        with self._lock:
+            if self._scope.run in _open:
+                _raise(_end(self._scope, self._keep))
+
+
+_shared: ContextVar[SharedScope | None] = ContextVar("hypernodes_shared_scope", default=None)
+
+
 class opened:
-    """A scope for the length of one call. What it kept is closed at the end, however the call ends.
+    """A scope for the length of one call, or the one that it shares with others. What it kept is closed at the end,
+    however the call ends.
 
     What could not be closed is raised where the call succeeded, and noted with the call's own error else. With `meets`
     it has a folder, where the system can lock files. Nobody but this user may look into the folder. It goes with the
@@ -46,10 +90,12 @@ class opened:
     # A class, as those of contextlib set the traceback of what they let through, and an error may forbid that.
 
     def __init__(self, *, meets: bool = False) -> None:
-        self.scope, self.keep = _begin(meets)
+        shared = _shared.get()
+        self.shared = shared is not None
+        self.scope, self.keep = _begin(meets) if shared is None else (shared.scope(meets=meets), Keep())
 
     def __enter__(self) -> Scope:
-        if self.scope.folder:
+        if self.scope.folder and not self.shared:
             try:
                 os.mkdir(self.scope.folder, 0o700)
             except BaseException:
@@ -58,13 +104,13 @@ class opened:
         return self.scope
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._over(error, _end(self.scope, self.keep))
+        self._over(error, [] if self.shared else _end(self.scope, self.keep))
 
     async def __aenter__(self) -> Scope:
         return self.__enter__()
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._over(error, await _aend(self.scope, self.keep))
+        self._over(error, [] if self.shared else await _aend(self.scope, self.keep))
 
     @staticmethod
     def _over(error: BaseException | None, faults: list[BaseException]) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Container
 from typing import Any, NamedTuple
 
-from hypernodes._payload import Buffer, dumps, join, split
+from hypernodes._payload import Buffer, dumps, join, loads, split
 from hypernodes._table import Table
 from hypernodes._task import Stage
 
@@ -74,4 +73,4 @@ def _packed(value: Any) -> tuple[str, bytes] | None:
 def rebuilt(blob: Buffer) -> Any:
     """A value of its own from what travelled apart: the next request must not see what is done to it."""
     body, *buffers = split(blob)
-    return pickle.loads(body, buffers=[bytearray(frame) for frame in buffers])
+    return loads(body, [bytearray(frame) for frame in buffers])

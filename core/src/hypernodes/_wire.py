@@ -15,16 +15,16 @@ import pickle
 import sys
 import time
 import traceback
-from collections import OrderedDict
+from collections import ChainMap, OrderedDict
 from collections.abc import Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from hypernodes._context import Context
 from hypernodes._diagnose import culprit
 from hypernodes._errors import RemoteError, ResourceError, UnsendableError, VersionMismatchError
 from hypernodes._failure import Failure, text_of
-from hypernodes._payload import Buffer, dumps, join, opened
+from hypernodes._payload import Buffer, dumps, join, loads, opened
 from hypernodes._record import Built, Record, collecting, deliver
 from hypernodes._shared import SharedInputs, rebuilt
 from hypernodes._table import Table
@@ -140,10 +140,10 @@ def unpack_reply(frames: Sequence[Buffer]) -> Reply:
     if head["status"] == "rows unreadable":
         raise RowsUnreadable(head["why"])
     if head["status"] == "resource":
-        error, cause, records = pickle.loads(frames[1])
+        error, cause, records = loads(frames[1])
         deliver(records)
         raise error from cause
-    columns, count, failures, records = pickle.loads(frames[1], buffers=frames[2:])
+    columns, count, failures, records = loads(frames[1], frames[2:])
     deliver(records)
     return Reply(Table(columns, count), failures, head["seconds"])
 
@@ -209,10 +209,11 @@ def _unsendable_resource(step: Step) -> UnsendableError | None:
 def receive(payload: Buffer, blobs: Mapping[str, Buffer] = _NO_BLOBS) -> bytes:
     """Run a request: the one function that a place calls on the far side.
 
-    `blobs` are those that did not come within the payload, by digest; they are not changed.
+    `blobs` are those that did not come within the payload, by digest. They are not changed, and one that is not needed,
+    since what it holds is known here already, is not asked for: so a place may fetch them when they are.
     """
     frames, inside = opened(bytearray(payload))
-    return join(receive_frames(frames, {**blobs, **inside}))
+    return join(receive_frames(frames, ChainMap(cast("dict[str, Buffer]", inside), cast("dict[str, Buffer]", blobs))))
 
 
 def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Buffer]) -> list[Buffer]:
@@ -231,7 +232,7 @@ def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Buffer]) -> lis
         return [_status("stage unreadable", why=_unreadable("the pipeline", error))]
     try:
         engine = pickle.loads(frames[1]) if len(frames[1]) else None
-        columns, count = pickle.loads(frames[2], buffers=frames[3:])
+        columns, count = loads(frames[2], frames[3:])
         for at, digest in header["shared"].items():
             columns[int(at)] = [rebuilt(blobs[digest])] * count
     except BaseException as error:

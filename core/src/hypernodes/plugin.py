@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from hypernodes._context import Context
     from hypernodes._demand import Demand, demand_of
     from hypernodes._diagram import Diagram, DiagramCluster, DiagramEdge, DiagramNode
-    from hypernodes._engine import Engine, Feed, Site
+    from hypernodes._engine import Engine, Feed, Site, run_in_line
+    from hypernodes._engines import AsyncEngine, SequentialEngine
     from hypernodes._errors import (
         CacheError,
         CacheWarning,
@@ -32,18 +33,23 @@ if TYPE_CHECKING:
     )
     from hypernodes._executor import ExecutorEngine, serve
     from hypernodes._failure import Failure
+    from hypernodes._loops import run_coroutine
     from hypernodes._pace import Pace
     from hypernodes._payload import payload_of
+    from hypernodes._plan import MapStep, Step
     from hypernodes._progress_lines import LineProgress, summary
+    from hypernodes._rows import map_rows
+    from hypernodes._scope import SharedScope
     from hypernodes._signing import SigningKey, signing_key_of
     from hypernodes._tally import Part, Speed, Tally, counted, duration, printable
-    from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_step, run_task
+    from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_rows_async, run_step, run_task
     from hypernodes._threads import ThreadPool
     from hypernodes._whole import write_whole
     from hypernodes._wire import receive
-    from hypernodes._worker import inside_worker
+    from hypernodes._worker import as_worker, inside_worker
 
 __all__ = [
+    "AsyncEngine",
     "Backend",
     "BackendSpec",
     "Batch",
@@ -67,6 +73,7 @@ __all__ = [
     "IncompatibleEngineError",
     "Kept",
     "LineProgress",
+    "MapStep",
     "Note",
     "Outcome",
     "Pace",
@@ -75,26 +82,34 @@ __all__ = [
     "Refused",
     "RemoteError",
     "Reply",
+    "SequentialEngine",
     "Session",
+    "SharedScope",
     "SigningKey",
     "Site",
     "Speed",
     "Stage",
+    "Step",
     "Tally",
     "Task",
     "ThreadPool",
     "UnsendableError",
     "WorkerLostError",
+    "as_worker",
     "counted",
     "demand_of",
     "duration",
     "hookimpl",
     "inside_worker",
+    "map_rows",
     "pair",
     "payload_of",
     "printable",
     "receive",
+    "run_coroutine",
+    "run_in_line",
     "run_rows",
+    "run_rows_async",
     "run_step",
     "run_task",
     "serve",
@@ -111,23 +126,28 @@ _HOMES = {
     "_context": ("Context",),
     "_demand": ("Demand", "demand_of"),
     "_diagram": ("Diagram", "DiagramCluster", "DiagramEdge", "DiagramNode"),
-    "_engine": ("Engine", "Feed", "Site"),
+    "_engine": ("Engine", "Feed", "Site", "run_in_line"),
+    "_engines": ("AsyncEngine", "SequentialEngine"),
     "_errors": (
         *("CacheError", "CacheWarning", "IncompatibleEngineError"),
         *("PlaceError", "RemoteError", "UnsendableError", "WorkerLostError"),
     ),
     "_executor": ("ExecutorEngine", "serve"),
     "_failure": ("Failure",),
+    "_loops": ("run_coroutine",),
     "_pace": ("Pace",),
     "_payload": ("payload_of",),
+    "_plan": ("MapStep", "Step"),
     "_progress_lines": ("LineProgress", "summary"),
     "_tally": ("Part", "Speed", "Tally", "counted", "duration", "printable"),
+    "_rows": ("map_rows",),
+    "_scope": ("SharedScope",),
     "_signing": ("SigningKey", "signing_key_of"),
-    "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_step", "run_task"),
+    "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_rows_async", "run_step", "run_task"),
     "_threads": ("ThreadPool",),
     "_whole": ("write_whole",),
     "_wire": ("receive",),
-    "_worker": ("inside_worker",),
+    "_worker": ("as_worker", "inside_worker"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -1,0 +1,299 @@
+"""What engines drive: calls on a Ray cluster, as tasks or in actors that stay."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from hypernodes.plugin import Demand, PlaceError, Stage, WorkerLostError
+from hypernodes_ray._call import Call
+from hypernodes_ray._clerk import Clerk
+from hypernodes_ray._losses import Loss, loss_of
+from hypernodes_ray._pool import Pool
+from hypernodes_ray._share import Share, check, largest, room_for
+from hypernodes_ray._worker import Worker, run
+
+__all__ = ["Runtime"]
+
+GRACE = 1.0
+"""Seconds that a call has to end by itself when nobody wants it any more; then its worker is killed."""
+PATIENCE = 5.0
+"""Seconds that idle actors have to close what they hold."""
+LOOK = 2.0
+"""Seconds between two looks at whether calls that wait can ever run."""
+KEPT = 64
+"""How many blobs stay in the object store for calls that may need them again."""
+NODES_PER_CALL = 3
+"""How many nodes may die under one and the same call until it counts as the call's fault."""
+
+
+class Runtime:
+    """Calls on the cluster that this process is connected to. What speaks with Ray happens in the clerk's thread.
+
+    `runtime_env` is given to each call where the connection does not bring it along. With `autoscales` a call that no
+    node can hold is left to wait for one that can.
+    """
+
+    def __init__(self, runtime_env: Mapping[str, Any] | None, *, autoscales: bool) -> None:
+        self.autoscales = autoscales
+        self._env = None if runtime_env is None else dict(runtime_env)
+        self._tasks: dict[Share, Any] = {}
+        self._pools: dict[Share, Pool] = {}
+        self._refs: OrderedDict[str, Any] = OrderedDict()
+        self._out: dict[Call, None] = {}
+        self._lost_nodes: Counter[bytes] = Counter()
+        self._moved = time.monotonic()
+        self._looking = self._closed = False
+        self._clerk = Clerk(self._broke)
+
+    # -- what engines ask
+
+    def slots(self) -> int:
+        """How many calls of one CPU the cluster can hold now, at least one."""
+        return max(1, room_for(Share(Demand()), self.nodes()))
+
+    def nodes(self) -> list[dict[str, float]]:
+        """What each living node of the cluster has."""
+        import ray
+
+        if self._closed or not ray.is_initialized():
+            raise PlaceError(
+                "the connection to the Ray cluster is closed (ray.shutdown() was called, or the cluster ended); call "
+                "backend.close() and run again to connect anew"
+            )
+        try:
+            listed: Any = ray  # whose functions say nothing of types
+            return [node["Resources"] for node in listed.nodes() if node["Alive"]]
+        except Exception as error:
+            raise PlaceError(f"the Ray cluster does not answer: {type(error).__name__}: {error}") from error
+
+    def share_for(self, stage: Stage, workers: int) -> Share:
+        """What each call of a stage is given. Raises `PlaceError` where no node can ever give that."""
+        demands = stage.demands
+        who = demands[0][0] if demands else stage.name
+        demand = Demand(*map(max, zip(*(asked for _, asked in demands), strict=True))) if demands else Demand()
+        return self.share(demand, stays=stage.is_stateful or demand.gpus > 0, most=workers, who=who)
+
+    def share(self, demand: Demand, *, stays: bool, most: int, who: str) -> Share:
+        share = Share(demand, stays, most, who)
+        check(share)
+        nodes = self.nodes()
+        room = room_for(share, nodes)
+        if not room:
+            told = (
+                f"node '{who}' asks for {share.asked} for each call, and no node of the Ray cluster has that: the most "
+                f"that one has is {largest(nodes)}"
+            )
+            if not self.autoscales:
+                raise PlaceError(
+                    f"{told}; ask for less in @node(resources=...), start a node that has it, or say "
+                    "RayBackend(autoscales=True) for a cluster that adds nodes when work waits for them"
+                )
+            warnings.warn(f"{told} now; it waits until the cluster adds one", stacklevel=2)
+        return share._replace(most=max(1, min(most, room or most)))
+
+    def submit(self, share: Share, payload: bytes, blobs: Mapping[str, bytes], owner: object) -> Future[bytes]:
+        """Send one request; the future gives the reply."""
+        call = Call(share, payload, blobs, owner, self._dropped)
+        self._clerk.tell(partial(self._send, call))
+        return call
+
+    def stop(self, owner: object) -> None:
+        """Nobody wants the calls of this owner any more."""
+        self._clerk.tell(partial(self._stop, owner))
+
+    def close(self) -> None:
+        """End the actors, those that are idle in order, and what still runs. Called once."""
+        self._clerk.end(self._end, 3 * PATIENCE)
+
+    # -- in the clerk's thread
+
+    def _send(self, call: Call) -> None:
+        if call.done():
+            return
+        try:
+            if self._closed:
+                raise PlaceError("the connection to the Ray cluster is closed")
+            self._out[call] = None
+            self._look_soon()
+            if call.share.stays:
+                self._pool(call.share).put(call, call.share.most)
+            else:
+                call.ref = self._task(call.share).remote(call.payload, self._blobs(call))
+                call.ref.future().add_done_callback(
+                    lambda future: self._clerk.tell(partial(self._landed, call, future))
+                )
+        except Exception as error:
+            self._out.pop(call, None)
+            call.fail(error if isinstance(error, PlaceError) else loss_of(error).error)
+
+    def _task(self, share: Share) -> Any:
+        key = Share(share.demand)
+        found = self._tasks.get(key)
+        if found is None:
+            import ray
+
+            options = {**share.options(), "max_retries": 0, "name": "hypernodes"}
+            if self._env is not None:
+                options["runtime_env"] = self._env
+            found = self._tasks[key] = ray.remote(run).options(**options)
+        return found
+
+    def _pool(self, share: Share) -> Pool:
+        key = Share(share.demand, stays=True)
+        found = self._pools.get(key)
+        if found is None:
+            found = self._pools[key] = Pool(share, self._clerk, self._actor, self._blobs, self._over)
+        return found
+
+    def _actor(self, share: Share) -> Any:
+        import ray
+
+        options = {**share.options(), "max_restarts": 0, "max_task_retries": 0}
+        if self._env is not None:
+            options["runtime_env"] = self._env
+        return ray.remote(Worker).options(**options).remote()
+
+    def _blobs(self, call: Call) -> dict[str, Any]:
+        """References to what the call has in common with others, each of which travels once."""
+        found = {}
+        for digest, blob in call.blobs.items():
+            ref = self._refs.get(digest)
+            if ref is None:
+                import ray
+
+                ref = self._refs[digest] = ray.put(blob)
+                while len(self._refs) > KEPT:
+                    self._refs.popitem(last=False)
+            self._refs.move_to_end(digest)
+            found[digest] = ref
+        return found
+
+    def _landed(self, call: Call, future: Any) -> None:
+        error = future.exception()
+        self._over(call, *((future.result(), None) if error is None else (None, loss_of(error))))
+
+    def _over(self, call: Call, reply: bytes | None, loss: Loss | None) -> None:
+        """A call has its answer."""
+        self._out.pop(call, None)
+        self._moved = time.monotonic()
+        call.ref = None
+        if reply is not None:
+            call.give(reply)
+        elif loss is not None and loss.unbegun and not self._worn_out(call, loss):
+            call.come_back()
+        elif loss is not None:
+            call.fail(loss.error)
+
+    def _worn_out(self, call: Call, loss: Loss) -> bool:
+        """Whether so many nodes died under this very call that it must be the reason."""
+        if not isinstance(loss.error, WorkerLostError) or (call.actor is not None and call is not call.actor.head):
+            return False
+        self._lost_nodes[call.payload] += 1
+        return self._lost_nodes[call.payload] >= NODES_PER_CALL
+
+    def _dropped(self, call: Call) -> None:
+        """Told by a call that nobody wants any more, in whatever thread."""
+        self._clerk.tell(partial(self._let_go, call))
+
+    def _let_go(self, call: Call) -> None:
+        if call not in self._out:
+            return
+        if call.ref is None:
+            self._out.pop(call)  # it waits for an actor, which will pass it over
+        else:
+            self._clerk.in_(GRACE, partial(self._kill, call))
+
+    def _stop(self, owner: object) -> None:
+        for call in list(self._out):
+            if call.owner is owner:
+                call.cancel()
+
+    def _kill(self, call: Call) -> None:
+        import ray
+
+        if call not in self._out or call.ref is None or not ray.is_initialized():
+            return
+        if call.share.stays:
+            self._pool(call.share).kill(call)
+        else:
+            ray.cancel(call.ref, force=True)
+
+    # -- whether what waits can ever run
+
+    def _look_soon(self) -> None:
+        if not self._looking:
+            self._looking = True
+            self._clerk.in_(LOOK, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        if not self._out or self._closed:
+            return
+        self._look_soon()
+        if time.monotonic() - self._moved < LOOK:
+            return
+        try:
+            nodes = self.nodes()
+        except PlaceError as error:
+            self._fail_all(error)
+            return
+        shares = {call.share for call in self._out}
+        for share in shares:
+            if not self.autoscales and not room_for(share, nodes):
+                told = PlaceError(
+                    f"node '{share.who}' asks for {share.asked} for each call, and the Ray node that had it is gone"
+                )
+                for call in [one for one in self._out if one.share == share]:
+                    self._out.pop(call)
+                    call.fail(told)
+        self._make_room(shares)
+
+    def _make_room(self, shares: set[Share]) -> None:
+        """Let idle actors go that hold what calls may wait for: else both would wait for ever."""
+        import ray
+
+        listed: Any = ray
+        free = [listed.available_resources()]
+        if all(room_for(share, free) for share in shares):
+            return
+        for pool in self._pools.values():
+            if pool.share.holds and not pool.queue:
+                pool.retire()
+
+    # -- the end
+
+    def _fail_all(self, error: Exception) -> None:
+        for call in list(self._out):
+            call.fail(error)
+        self._out.clear()
+
+    def _broke(self, error: Exception) -> None:
+        """What must not happen, happened: nobody is to wait for it."""
+        told = PlaceError(f"the connection to the Ray cluster failed: {type(error).__name__}: {error}")
+        told.__cause__ = error
+        self._fail_all(told)
+
+    def _end(self) -> None:
+        import ray
+
+        self._closed = True
+        if ray.is_initialized():
+            gone = [one for pool in self._pools.values() for one in pool.close()]
+            for call in list(self._out):
+                if call.ref is not None and not call.share.stays:
+                    ray.cancel(call.ref, force=True)
+            if gone:
+                _, waiting = ray.wait([ref for _, ref in gone], num_returns=len(gone), timeout=PATIENCE)
+                for handle, ref in gone:
+                    if ref in waiting:
+                        ray.kill(handle)
+        self._fail_all(PlaceError("the connection to the Ray cluster was closed while this call was under way"))
+        self._pools.clear()
+        self._refs.clear()
+        self._tasks.clear()

@@ -1,0 +1,26 @@
+"""The Ray backend keeps every promise of a backend, with its own engine and with others inside its workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hypernodes import RayBackend
+from hypernodes.testing import BackendContract, ManifestContract
+
+pytestmark = pytest.mark.slow
+
+
+class TestRay(BackendContract):
+    can_kill_workers = True
+
+    @pytest.fixture
+    def backend(self, connected: Any) -> RayBackend:
+        return RayBackend(max_workers=2)
+
+
+class TestManifest(ManifestContract):
+    @pytest.fixture
+    def entry_point(self) -> str:
+        return "ray"
