@@ -67,10 +67,12 @@ class Link:
             return
         self._opened.set_result(None)
         await self._closing.wait()
-        try:
+        with suppress(TimeoutError, OSError):  # the scheduler is gone, or frozen: there is nobody to say goodbye to
             await asyncio.wait_for(self.client.close(), PATIENCE)
-        except (TimeoutError, OSError):  # the scheduler is gone, or frozen: there is nobody to say goodbye to
-            return
+        # What is still under way closes its sockets itself; cancelled with the loop it would leave them open.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=1)
 
     def start(self, call: Callable[[], Awaitable[T]]) -> Future[T]:
         """Call something on the loop and await it there. Raises RuntimeError when the link is closed."""

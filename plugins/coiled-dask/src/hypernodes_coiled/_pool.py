@@ -11,7 +11,7 @@ import asyncio
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ KEPT_IDLE = 30.0
 ATTEMPTS = 10
 """How often a request is sent again because what it needs went down with a worker, before that counts as a fault."""
 _TICK = 0.5
+_LAST_LOOK = 2.0  # seconds for a look at the scheduler that is under way when the pool is closed
 _TOPIC = "all"  # what happens to any worker
 
 
@@ -107,6 +108,7 @@ class DaskPool:
         self._keys: dict[str, _Out] = {}
         self._kept: dict[str, asyncio.Task[Any]] = {}
         self._crew = Crew({})
+        self._closing = asyncio.Event()
         self._watching = link.start(self._watch)
 
     # -- from any thread
@@ -138,8 +140,9 @@ class DaskPool:
         """Give up what is out, and close the connection."""
         for request in list(self._outs):
             request.cancel()
-        self._watching.cancel()
         self.link.post(self._stop_hearing)
+        with suppress(Exception):  # of the last look at a scheduler that is gone
+            self._watching.result(_LAST_LOOK)
         self.link.close()
 
     # -- on the loop
@@ -250,6 +253,7 @@ class DaskPool:
 
     def _stop_hearing(self) -> None:
         """A scheduler would try to tell a client that has just left that it left, and complain that it cannot."""
+        self._closing.set()
         if self.link.client.status == "running":
             self.link.client.unsubscribe_topic(_TOPIC)
 
@@ -271,8 +275,10 @@ class DaskPool:
         unserved: dict[_Out, float] = {}
         clock = self.link.loop.time
         tick = min(_TICK, self.patience.workers / 4, self.patience.scheduler / 4)
-        while self.lost is None:
-            await asyncio.sleep(tick)
+        while self.lost is None and not self._closing.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), tick)
+                return
             idle = 0.0 if self._outs else idle + tick
             if not self._outs:
                 if idle > KEPT_IDLE:
