@@ -197,6 +197,15 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="uv")
+@nox.parametrize("client", ["oldest", "newest"], ids=["oldest", "newest"])
+def coiled_client(session: nox.Session, client: str) -> None:
+    """The tests of CoiledBackend with the oldest client of Coiled's that it takes, or with the newest there is."""
+    lowest = ["--resolution=lowest-direct"] if client == "oldest" else ["--upgrade"]
+    install(session, EVERYTHING, *lowest, *group("test"), locked=False)
+    session.run("pytest", "plugins/coiled-dask/tests/cloud", *session.posargs)
+
+
+@nox.session(venv_backend="uv")
 def wheels(session: nox.Session) -> None:
     """Build all wheels, install them with uv and with pip, run a pipeline on every engine that came along."""
     dist = Path(session.create_tmp()).resolve() / "dist"

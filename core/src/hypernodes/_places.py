@@ -57,6 +57,9 @@ def _get(backend: Backend) -> OpenPlace:
     if place is None:
         place = OpenPlace(backend)
         _open.append(place)
+        # What it imported may have exit functions, and must be whole while the place is closed: ours runs first.
+        atexit.unregister(close_all)
+        atexit.register(close_all)
     return place
 
 

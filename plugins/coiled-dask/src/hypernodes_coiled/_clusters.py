@@ -14,7 +14,7 @@ from distributed.deploy import Cluster
 from hypernodes import IncompatibleEngineError, PlaceError
 from hypernodes_coiled._local import LocalCluster, LocalPlan
 
-__all__ = ["Place", "check_address", "place_of"]
+__all__ = ["GivenPlace", "Place", "check_address", "place_of"]
 
 
 class Place(ABC):
@@ -23,6 +23,11 @@ class Place(ABC):
     address: str
     security: Any = None
     owned: bool = False
+
+    @property
+    def may_end_workers(self) -> bool:
+        """Whether a worker may be ended that does not come back: it serves nobody else."""
+        return self.owned
 
     def alive(self) -> bool:
         """Whether it is there, as far as is known without asking its scheduler."""
@@ -47,7 +52,7 @@ class _Address(Place):
         return self.address
 
 
-class _Given(Place):
+class GivenPlace(Place):
     """A `distributed.Client` or a cluster object."""
 
     def __init__(self, cluster: Any, security: Any, *, owned: bool) -> None:
@@ -114,7 +119,7 @@ def place_of(
                 f"{type(cluster).__name__} at {_address_of(cluster)} was made with asynchronous=True and belongs to an "
                 "event loop; give DaskBackend the scheduler's address instead"
             )
-        place = _Given(cluster, security, owned=owned)
+        place = GivenPlace(cluster, security, owned=owned)
         check_address(place.address, insecure=insecure)
         return place
     if callable(cluster):

@@ -26,5 +26,12 @@ def backends() -> list[BackendSpec]:
             provides=frozenset({"dask.client", "threads"}),
             default_engine="dask",
             summary="a Dask cluster: a local one, or one that you have",
-        )
+        ),
+        BackendSpec(
+            name="coiled",
+            target="hypernodes_coiled._coiled:CoiledBackend",
+            provides=frozenset({"dask.client", "threads", "processes"}),
+            default_engine="dask",
+            summary="cloud machines that Coiled starts",
+        ),
     ]

@@ -90,7 +90,7 @@ class DaskSession(Session):
         link = Link(place.address, place.security, timeout=self._patience.connection)
         try:
             check_versions(link)
-            may_end = place.owned if self._may_end_workers is None else self._may_end_workers
+            may_end = place.may_end_workers if self._may_end_workers is None else self._may_end_workers
             return DaskPool(link, self._patience, may_end_workers=may_end)
         except BaseException:
             link.close()
