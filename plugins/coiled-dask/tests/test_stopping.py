@@ -134,7 +134,8 @@ def program(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
         script = tmp_path / "script.py"
         script.write_text(PROGRAM.format(folder=str(tmp_path), body=body))
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen([sys.executable, "-W", "error", str(script)], **pipes))
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        started.append(subprocess.Popen([sys.executable, "-W", "error", str(script)], env=environment, **pipes))
         return started[-1]
 
     yield start
@@ -180,6 +181,7 @@ def test_killed_program_takes_its_cluster_along(program: Callable[[str], Any], t
     until(lambda: len(seen(tmp_path, "began")) == 2, "both workers to begin")
     running.kill()
     until(lambda: gone(workers_began(tmp_path)), "the workers to end")
+    until(lambda: not list(tmp_path.glob("hypernodes-dask-*")), "its folder to go")
 
 
 def test_nothing_of_a_local_cluster_listens_beyond_this_machine(tmp_path: Path) -> None:

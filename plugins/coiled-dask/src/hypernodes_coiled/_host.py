@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shutil
 import sys
 import threading
 from typing import Any
@@ -31,6 +32,7 @@ def main(start: dict[str, Any]) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set({**SETTINGS, "temporary-directory": start["folder"]}):
         asyncio.run(_serve(start))
+    shutil.rmtree(start["folder"], ignore_errors=True)  # a program that was killed cannot
 
 
 async def _serve(start: dict[str, Any]) -> None:
