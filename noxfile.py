@@ -180,13 +180,10 @@ def all_plugins(session: nox.Session) -> None:
 
 @nox.session(python=OTHER_PYTHONS)
 def matrix(session: nox.Session) -> None:
-    """Everything together on the other Pythons, every test.
-
-    In CI the quick ones between, and on the last of them all but the slow ones of clusters.
-    """
+    """Everything together on the other Pythons, every test; in CI the quick ones, and those of clusters on the last."""
     install(session, EVERYTHING, *group("test"))
     last = session.python == OTHER_PYTHONS[-1]
-    pytest(session, quick=CI and not last, clusters="all" if not CI else "quick" if last else "none")
+    pytest(session, quick=CI, clusters="all" if not CI else "quick" if last else "none")
 
 
 @nox.session(venv_backend="uv")
