@@ -11,6 +11,7 @@ from hypernodes import DaskBackend, DaskEngine
 from hypernodes.testing import BackendContract, EngineContract, ManifestContract
 
 
+@pytest.mark.slow
 class TestDaskEngine(EngineContract):
     can_kill_workers = True
     closes_in_workers = False  # workers outlive a backend that did not start them
