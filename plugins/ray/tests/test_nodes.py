@@ -74,7 +74,8 @@ def test_killed_node_loses_nothing_and_counts_against_nobody(connected: Any, tmp
         return x
 
     killer = kill_when(connected, tmp_path / "there", tmp_path / "killed")
-    found = Pipeline(nodes=[work], backend=RayBackend(max_workers=3)).map([{"x": x} for x in range(9)], output_name="y")
+    with RayBackend() as backend:  # on every node that there is
+        found = Pipeline(nodes=[work], backend=backend).map([{"x": x} for x in range(9)], output_name="y")
     killer.join()
     assert found == list(range(9))
     again = {name.split()[0] for name in os.listdir(runs)}
