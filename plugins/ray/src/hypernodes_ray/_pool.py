@@ -98,7 +98,8 @@ class Pool:
 
         for actor in [actor for actor in self.actors if not actor.ready]:
             self._forget(actor)
-            ray.kill(actor.handle)
+            if ray.is_initialized():
+                ray.kill(actor.handle)
 
     def _drop_unwanted(self) -> bool:
         """Whether a call waits that somebody still wants."""
