@@ -13,6 +13,7 @@ import pytest
 
 from hypernodes import Pipeline, PlaceError, RayBackend, node
 from hypernodes.testing import BackendContract
+from hypernodes_ray._engine import RayEngine
 
 pytestmark = pytest.mark.slow
 
@@ -116,7 +117,7 @@ class TestRayOnTwoNodes:
     """The promises of a backend that a second node could break; `test_contract.py` has them all, on one."""
 
     is_remote = can_kill_workers = True
-    draw_ahead = BackendContract.draw_ahead
+    draw_ahead = 8 * RayEngine.most_in_chunk * 3
     placed = BackendContract.placed
 
     @pytest.fixture
