@@ -8,12 +8,14 @@ import pytest
 
 from hypernodes import RayBackend
 from hypernodes.testing import BackendContract, ManifestContract
+from hypernodes_ray._engine import RayEngine
 
 pytestmark = pytest.mark.slow
 
 
 class TestRay(BackendContract):
     can_kill_workers = True
+    draw_ahead = 8 * RayEngine.most_in_chunk * 2
 
     @pytest.fixture
     def backend(self, connected: Any) -> RayBackend:

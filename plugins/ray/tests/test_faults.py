@@ -13,8 +13,17 @@ from typing import Any
 
 import pytest
 
-from hypernodes import Failure, PlaceError, RayBackend, WorkerLostError, failure_of, node, resource
+from hypernodes import (
+    Failure,
+    PlaceError,
+    RayBackend,
+    WorkerLostError,
+    failure_of,
+    node,
+    resource,
+)
 from hypernodes import Pipeline as _Pipeline
+from hypernodes.plugin import Demand
 
 pytestmark = pytest.mark.slow
 
@@ -204,8 +213,49 @@ def test_actors_that_hold_all_cpus_let_go_for_work_that_waits(connected: Any) ->
 
     last = node(lambda y: -y, output_name="z")
     with RayBackend(max_workers=2) as backend:
-        found = Pipeline([heavy, model, last], backend=backend).map(rows(6), output_name="z")
-    assert found == [-x - 1 for x in range(6)]
+        found = Pipeline([heavy, model, last], backend=backend).map(rows(3), output_name="z")
+    assert found == [-x - 1 for x in range(3)]
+
+
+def test_idle_actors_of_one_backend_let_go_for_the_work_of_another(connected: Any) -> None:
+    @resource
+    def model() -> int:
+        return 1
+
+    @node(output_name="y", resources={"cpus": 2})
+    def heavy(x: int, model: int) -> int:
+        return x + model
+
+    with RayBackend(max_workers=1) as one, RayBackend(max_workers=2) as other:
+        for backend in (one, other):
+            assert Pipeline([heavy, model], backend=backend).map(rows(3), output_name="y") == [1, 2, 3]
+
+
+def test_actor_that_nobody_waits_for_any_more_is_given_up(connected: Any) -> None:
+    import ray
+    from ray._private import state
+
+    class Holder:
+        def is_there(self) -> bool:
+            return True
+
+    def pending() -> int:
+        listed = state.actors().values()
+        return sum(actor["State"] in ("DEPENDENCIES_UNREADY", "PENDING_CREATION") for actor in listed)
+
+    holder = ray.remote(num_cpus=1)(Holder).remote()
+    assert ray.get(holder.is_there.remote())
+    session: Any = RayBackend().open()
+    try:
+        runtime = session.handles["ray.runtime"]
+        share = runtime.share(Demand(cpus=2), stays=True, most=1, who="main > heavy")
+        call = runtime.submit(share, b"", {}, owner=session)
+        wait_for(pending)
+        assert call.cancel()
+        wait_for(lambda: not pending())
+    finally:
+        ray.kill(holder)
+        session.close()
 
 
 # values -------------------------------------------------------------------------------------------------------------

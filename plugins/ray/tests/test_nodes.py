@@ -13,6 +13,7 @@ import pytest
 
 from hypernodes import Pipeline, PlaceError, RayBackend, node
 from hypernodes.testing import BackendContract
+from hypernodes_ray._engine import RayEngine
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +75,8 @@ def test_killed_node_loses_nothing_and_counts_against_nobody(connected: Any, tmp
         return x
 
     killer = kill_when(connected, tmp_path / "there", tmp_path / "killed")
-    found = Pipeline(nodes=[work], backend=RayBackend(max_workers=3)).map([{"x": x} for x in range(9)], output_name="y")
+    with RayBackend() as backend:  # on every node that there is
+        found = Pipeline(nodes=[work], backend=backend).map([{"x": x} for x in range(9)], output_name="y")
     killer.join()
     assert found == list(range(9))
     again = {name.split()[0] for name in os.listdir(runs)}
@@ -111,9 +113,30 @@ def test_gpu_nodes_go_where_gpus_are_and_their_neighbours_anywhere(second: str) 
     assert all(len(row["embedded"][1]) == 1 for row in found)
 
 
-class TestRayOnTwoNodes(BackendContract):
-    can_kill_workers = True
+class TestRayOnTwoNodes:
+    """The promises of a backend that a second node could break; `test_contract.py` has them all, on one."""
+
+    is_remote = can_kill_workers = True
+    draw_ahead = 8 * RayEngine.most_in_chunk * 3
+    placed = BackendContract.placed
 
     @pytest.fixture
-    def backend(self, lasting: Any) -> RayBackend:
-        return RayBackend(max_workers=3)
+    def backend(self, lasting: Any) -> Iterator[RayBackend]:
+        with RayBackend(max_workers=3) as backend:
+            yield backend
+
+    # what travels from node to node
+    test_items_go_out_and_come_home = BackendContract.test_n_items_out_and_n_items_home_in_their_order
+    test_twenty_megabytes_go_and_come_home = BackendContract.test_twenty_megabytes_go_and_come_home
+    test_lambdas_and_closures_cross = BackendContract.test_lambdas_and_closures_cross
+    test_far_failure_is_the_users_own = BackendContract.test_far_failure_is_the_users_own_exception_with_its_whole_path
+    test_quick_items_are_not_mixed_up = BackendContract.test_quick_items_that_go_there_twice_are_not_mixed_up
+    test_stream_comes_bit_by_bit = BackendContract.test_stream_goes_there_and_comes_home_bit_by_bit
+    test_random_pipelines_agree = BackendContract.test_random_pipelines_agree_with_the_reference_interpreter
+    # what lives on a node
+    test_resource_may_need_a_resource = BackendContract.test_resource_may_need_a_resource
+    test_dead_worker_costs_only_its_item = BackendContract.test_dead_worker_costs_only_the_item_that_killed_it
+    # what the caller is told and keeps
+    test_events_say_where = BackendContract.test_events_say_where_and_how_long_each_node_ran
+    test_more_items_compute_only_what_is_new = BackendContract.test_more_items_compute_only_what_is_new
+    test_backend_serves_again = BackendContract.test_backend_serves_again_after_a_failure_and_after_close

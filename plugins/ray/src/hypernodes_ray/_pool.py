@@ -18,6 +18,8 @@ __all__ = ["Actor", "Pool"]
 
 SHORT = 0.5
 """Seconds: after calls that are shorter an actor is sent its next one before it is done, to save it the wait."""
+UNWANTED = 5.0
+"""Seconds after which actors that are still not there are given up, when no call waits for them any more."""
 STARTS = 3
 """How many actors in a row may die before they are ready, until the calls that wait for them fail."""
 
@@ -58,6 +60,7 @@ class Pool:
         self.actors: list[Actor] = []
         self._short = False
         self._failed_starts = 0
+        self._trims = False
 
     def put(self, call: Call, most: int) -> None:
         self.most = max(self.most, most)
@@ -76,6 +79,27 @@ class Pool:
             self.actors.append(actor)
             starting += 1
             self._hear(actor.handle.ready.remote(), partial(self._is_ready, actor))
+        self._trim_soon()
+
+    def _trim_soon(self) -> None:
+        if not self._trims and not self.queue and not all(actor.ready for actor in self.actors):
+            self._trims = True
+            self.clerk.in_(UNWANTED, self._trim)
+
+    def _trim(self) -> None:
+        """Give up actors that nobody waits for: they would take what a node that comes later has, and keep it."""
+        self._trims = False
+        if not self._drop_unwanted():
+            self._give_up_starting()
+        self._trim_soon()
+
+    def _give_up_starting(self) -> None:
+        import ray
+
+        for actor in [actor for actor in self.actors if not actor.ready]:
+            self._forget(actor)
+            if ray.is_initialized():
+                ray.kill(actor.handle)
 
     def _drop_unwanted(self) -> bool:
         """Whether a call waits that somebody still wants."""
@@ -94,6 +118,8 @@ class Pool:
 
     def _is_ready(self, actor: Actor, future: Any) -> None:
         error = future.exception()
+        if actor.dead:
+            return  # it was given up meanwhile
         if error is None:
             actor.ready, self._failed_starts = True, 0
         else:
@@ -139,8 +165,14 @@ class Pool:
         else:
             ray.cancel(call.ref)
 
-    def retire(self) -> list[Any]:
-        """Let idle actors go, since others may wait for what they hold. Gives what tells that they have closed."""
+    def make_way(self) -> None:
+        """Let go what nobody here needs now, since others wait for what it holds."""
+        if not self._drop_unwanted():
+            self._give_up_starting()
+            self._retire()
+
+    def _retire(self) -> list[Any]:
+        """Let idle actors go. Gives what tells that they have closed."""
         idle = [actor for actor in self.actors if actor.idle]
         for actor in idle:
             self._forget(actor)
@@ -156,7 +188,7 @@ class Pool:
         for call in self.queue:
             call.fail(PlaceError("the connection to the Ray cluster was closed while this call waited"))
         self.queue.clear()
-        gone = self.retire()
+        gone = self._retire()
         self.actors.clear()
         return gone
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -31,6 +31,9 @@ KEPT = 64
 NODES_PER_CALL = 3
 """How many nodes may die under one and the same call until it counts as the call's fault."""
 
+_open: dict[Runtime, None] = {}
+"""Those of this process: what the idle actors of one hold, the calls of another may wait for."""
+
 
 class Runtime:
     """Calls on the cluster that this process is connected to. What speaks with Ray happens in the clerk's thread.
@@ -50,6 +53,7 @@ class Runtime:
         self._moved = time.monotonic()
         self._looking = self._closed = False
         self._clerk = Clerk(self._broke)
+        _open[self] = None
 
     # -- what engines ask
 
@@ -109,6 +113,7 @@ class Runtime:
 
     def close(self) -> None:
         """End the actors, those that are idle in order, and what still runs. Called once."""
+        _open.pop(self, None)
         self._clerk.end(self._end, 3 * PATIENCE)
 
     # -- in the clerk's thread
@@ -206,6 +211,7 @@ class Runtime:
             return
         if call.ref is None:
             self._out.pop(call)  # it waits for an actor, which will pass it over
+            self._advance_pools()
         else:
             self._clerk.in_(GRACE, partial(self._kill, call))
 
@@ -252,19 +258,24 @@ class Runtime:
                 for call in [one for one in self._out if one.share == share]:
                     self._out.pop(call)
                     call.fail(told)
-        self._make_room(shares)
+        self._advance_pools()
+        free = free_now()
+        starved = {share for share in shares if not room_for(share, free)}
+        for runtime in list(_open) if starved else ():
+            runtime.make_way(starved)
 
-    def _make_room(self, shares: set[Share]) -> None:
-        """Let idle actors go that hold what calls may wait for: else both would wait for ever."""
-        import ray
-
-        listed: Any = ray
-        free = [listed.available_resources()]
-        if all(room_for(share, free) for share in shares):
-            return
+    def _advance_pools(self) -> None:
         for pool in self._pools.values():
-            if pool.share.holds and not pool.queue:
-                pool.retire()
+            pool.advance()
+
+    def make_way(self, starved: Collection[Share]) -> None:
+        """Let idle actors go that hold what calls of this backend or another may wait for: it would be for ever."""
+        self._clerk.tell(partial(self._make_way, starved))
+
+    def _make_way(self, starved: Collection[Share]) -> None:
+        for pool in self._pools.values():
+            if any(pool.share.holds_of(share) for share in starved):
+                pool.make_way()
 
     # -- the end
 
@@ -297,3 +308,16 @@ class Runtime:
         self._pools.clear()
         self._refs.clear()
         self._tasks.clear()
+
+
+def free_now() -> list[dict[str, float]]:
+    """What is free on each node, or, where Ray does not tell it node by node, in all."""
+    import ray
+    from ray._private import state
+
+    client: Any = ray.util.client.ray
+    listed: Any = getattr(state, "available_resources_per_node", None)
+    if listed is None or client.is_connected():
+        listed = ray
+        return [listed.available_resources()]
+    return list(listed().values())

@@ -26,10 +26,10 @@ class Share(NamedTuple):
         """What it asks for, in words."""
         return str(self.demand) if self.demand != Demand() else "1 CPU"
 
-    @property
-    def holds(self) -> bool:
-        """Whether an actor with it keeps others off something while it waits."""
-        return self.stays and self.demand != Demand()
+    def holds_of(self, other: Share) -> bool:
+        """Whether an actor with it keeps something, even while it waits, that calls of another share ask for."""
+        asked = other.demand._replace(cpus=other.demand.cpus or 1)
+        return self.stays and any(mine and theirs for mine, theirs in zip(self.demand, asked, strict=True))
 
     def options(self) -> dict[str, Any]:
         """The share in Ray's own words."""
