@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         *("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_whole"),
         *("_version", "_worker", "_cache", "_signing", "_entry", "_files", "_late", "_limits", "_batching"),
-        *("_demand", "_scope", "_quota", "_machine", "_keep"),
+        *("_demand", "_scope", "_quota", "_machine", "_keep", "_starting"),
     ),
     (
         *("_node", "_nest", "_types", "_graph", "_plan", "_compile", "_modes", "_digest", "_digest_kinds"),

@@ -16,6 +16,7 @@ from hypernodes._limits import Retry
 from hypernodes._node import Node
 from hypernodes._plan import Step
 from hypernodes._scope import Scope
+from hypernodes._starting import start
 from hypernodes._worker import as_here
 
 __all__ = ["guarded", "overran"]
@@ -181,7 +182,7 @@ def _timed(node: Node[..., Any]) -> Call:
 
         started = time.perf_counter()
         thread = threading.Thread(target=as_here(target), name=f"hypernodes-timeout-{node.name}", daemon=True)
-        thread.start()
+        start(thread)
         thread.join(seconds)
         if failed:
             raise failed[0]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from hypernodes._scope import keeps_on
+from hypernodes._starting import start
 from hypernodes._worker import as_here
 
 __all__ = [
@@ -166,7 +167,7 @@ def _in_thread(target: Callable[[], object]) -> None:
             errors.append(error)
 
     thread = threading.Thread(target=run, name="hypernodes-loop", daemon=True)
-    thread.start()
+    start(thread)
     thread.join()
     if errors:
         raise errors[0]
@@ -193,7 +194,7 @@ def run_in_fresh_thread(coroutine: Coroutine[Any, Any, T]) -> T:
             errors.append(error)
 
     thread = threading.Thread(target=as_here(target), name="hypernodes-loop", daemon=True)
-    thread.start()
+    start(thread)
     try:
         thread.join()
     except BaseException:

@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from hypernodes._loops import close_thread_loop, keep_thread_loop
+from hypernodes._starting import start
 from hypernodes._worker import mark_worker
 
 __all__ = ["ThreadPool"]
@@ -46,7 +47,7 @@ class ThreadPool(Executor):
                 name = f"{self.name}-{len(self._threads)}"
                 thread = threading.Thread(target=_run, args=(self._work, self._idle), name=name, daemon=True)
                 self._threads.append(thread)
-                thread.start()
+                start(thread)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

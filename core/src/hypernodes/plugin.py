@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from hypernodes._rows import map_rows
     from hypernodes._scope import SharedScope, close_process
     from hypernodes._signing import SigningKey, signing_key_of
+    from hypernodes._starting import starting
     from hypernodes._tally import Part, Speed, Tally, counted, duration, printable
     from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_rows_async, run_step, run_task
     from hypernodes._threads import ThreadPool
@@ -115,6 +116,7 @@ __all__ = [
     "run_task",
     "serve",
     "signing_key_of",
+    "starting",
     "summary",
     "write_whole",
 ]
@@ -144,6 +146,7 @@ _HOMES = {
     "_rows": ("map_rows",),
     "_scope": ("SharedScope", "close_process"),
     "_signing": ("SigningKey", "signing_key_of"),
+    "_starting": ("starting",),
     "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_rows_async", "run_step", "run_task"),
     "_threads": ("ThreadPool",),
     "_whole": ("write_whole",),

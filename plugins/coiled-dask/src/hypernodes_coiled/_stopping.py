@@ -18,6 +18,8 @@ from typing import Any
 
 from distributed import WorkerPlugin, get_worker
 
+from hypernodes.plugin import starting
+
 __all__ = ["Stopped", "stoppable"]
 
 GRACE = 1.0
@@ -96,7 +98,7 @@ class _Stopping(WorkerPlugin):  # type: ignore[misc]
             self._stop(key)
 
     def _stop(self, key: str) -> None:
-        with _lock:
+        with starting, _lock:
             ticket = _tickets.get(key)
             if ticket is None or ticket.stopped:
                 return
