@@ -39,7 +39,7 @@ class Closing(IntEnum):
 class Manager:
     """Takes calls from any thread, gives them to a crew, settles their futures, until it is told to close.
 
-    Other threads use `post`, `close`, `wait` and `pids` alone.
+    Other threads use `post`, `close`, `wait`, `hurry` and `pids` alone.
     """
 
     def __init__(self, size: int, target: str) -> None:
@@ -103,12 +103,16 @@ class Manager:
         try:
             self._over.wait(timeout)
         except BaseException:
-            if self._closing is Closing.NOW:
-                self.close(Closing.AT_ONCE)
-                self._over.wait(timeout)
+            self.hurry(timeout)
             raise
         if self._over.is_set():
             self._thread.join(timeout)
+
+    def hurry(self, timeout: float | None = None) -> None:
+        """End the grace of workers that are on their way out, and wait until they are gone; for an interrupt."""
+        if self._closing is Closing.NOW:
+            self.close(Closing.AT_ONCE)
+            self._over.wait(timeout)
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full: then it is awake

@@ -77,6 +77,11 @@ class ProcessPool:
         they registered by `atexit`, as far as their main thread gets there. With `wait` nothing of the pool is left
         on return: no process, thread or descriptor.
         """
-        self._manager.close(Closing.NOW if kill else Closing.WHEN_DONE, cancel=cancel_futures)
-        if wait:
-            self._manager.wait()
+        try:
+            self._manager.close(Closing.NOW if kill else Closing.WHEN_DONE, cancel=cancel_futures)
+            if wait:
+                self._manager.wait()
+        except BaseException:
+            if wait:
+                self._manager.hurry()  # the interrupt may have struck just before the wait
+            raise
