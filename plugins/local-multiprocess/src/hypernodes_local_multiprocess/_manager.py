@@ -110,7 +110,7 @@ class Manager:
 
     def hurry(self, timeout: float | None = None) -> None:
         """End the grace of workers that are on their way out, and wait until they are gone; for an interrupt."""
-        if self._closing is Closing.NOW:
+        if self._closing is Closing.NOW and not self.is_foreign and threading.current_thread() is not self._thread:
             self.close(Closing.AT_ONCE)
             self._over.wait(timeout)
 
