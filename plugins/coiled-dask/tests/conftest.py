@@ -12,14 +12,20 @@ from dask_clusters import KEPT, Harmed
 from hypernodes import DaskBackend
 from hypernodes_coiled._local import LocalCluster, LocalPlan
 
+LEFT_TO_THE_COLLECTOR = (
+    # Sockets that Dask had half closed when a loop ended, and, with a cluster in this very process, the loop of a task
+    # that was stopped: the garbage collector closes them, in any later test.
+    r"ignore:.*unclosed <s.*ocket:pytest.PytestUnraisableExceptionWarning",
+    r"ignore:Exception ignored in.*<s.*ocket:pytest.PytestUnraisableExceptionWarning",
+    r"ignore:Exception ignored in.*BaseEventLoop:pytest.PytestUnraisableExceptionWarning",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sockets that Dask had half closed when a loop ended are closed by the garbage collector, in any later test."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(
-                pytest.mark.filterwarnings("ignore:.*unclosed <s.*ocket:pytest.PytestUnraisableExceptionWarning")
-            )
+            for warning in LEFT_TO_THE_COLLECTOR:
+                item.add_marker(pytest.mark.filterwarnings(warning))
 
 
 @pytest.fixture(scope="session")
