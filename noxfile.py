@@ -148,10 +148,10 @@ def pytest(session: nox.Session, *paths: str, quick: bool = False, clusters: str
     so there is one cluster at a time, and one for all its tests. `quick` leaves the slow ones out; `clusters` says
     which of those plugins' tests are run: `"all"`, `"quick"` or `"none"`.
     """
-    short, not_slow = ["--tb=short"] if CI else [], ["-m", "not slow"]
-    options = [*short, *(not_slow if quick else [])]
+    short = ["--tb=short"] if CI else []
+    options = [*short, "-m", "not slow" if quick else "not long"]
     if session.posargs:  # somebody looks for something
-        session.run("pytest", *options, *paths, *session.posargs)
+        session.run("pytest", *short, *paths, *session.posargs)
         return
     alone = [] if paths else [folder for folder in PLUGINS.values() if folder.name in CLUSTERS]
     if not paths:
@@ -161,7 +161,7 @@ def pytest(session: nox.Session, *paths: str, quick: bool = False, clusters: str
     session.run("pytest", "-n", "2", "--dist", "worksteal", *options, *paths)
     for folder in alone if clusters != "none" else []:
         tests = str(folder.relative_to(ROOT) / "tests")
-        session.run("pytest", *short, *(not_slow if clusters == "quick" else []), tests)
+        session.run("pytest", *short, "-m", "not slow" if clusters == "quick" else "not long", tests)
 
 
 @nox.session
@@ -233,6 +233,15 @@ def wheels(session: nox.Session) -> None:
     session.run(python, "-m", "pip", "install", "-q", "-c", str(CONSTRAINTS), *wanted, external=True)
     session.run(python, "-c", GUARD, VERSION, str(ROOT), *bundle, external=True, silent=True, log=False)
     session.run(python, "-I", smoke, external=True)
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """What harms clusters or starts many, a quarter of an hour: for whoever changes a plugin that has such tests."""
+    install(session, EVERYTHING, *group("test"))
+    for folder in PLUGINS.values():
+        if folder.name in ("coiled-dask", "ray"):
+            session.run("pytest", "-m", "long", str(folder.relative_to(ROOT) / "tests"), *session.posargs)
 
 
 @nox.session

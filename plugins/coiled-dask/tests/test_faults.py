@@ -26,7 +26,7 @@ from hypernodes import (
 )
 from hypernodes_coiled import NoWorkersError, SchedulerLostError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 Make = Callable[..., DaskBackend]
 

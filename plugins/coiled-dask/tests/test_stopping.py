@@ -18,7 +18,7 @@ from dask_clusters import until
 from hypernodes import DaskBackend, Pipeline, node
 from hypernodes_coiled._local import LocalCluster
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def marking(folder: Path, body: str) -> Any:

@@ -194,6 +194,7 @@ def read_until(process: subprocess.Popen[str], word: str) -> list[str]:
     raise AssertionError(f"it ended without {word!r}: {lines} {process.stderr.read() if process.stderr else ''}")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(
     os.environ.get("RAY_OWN_CLUSTER") != "1",
@@ -243,6 +244,7 @@ Pipeline(nodes=[work], backend=RayBackend(os.environ["ADDRESS"], log_to_driver=F
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_work_running(run_script: Run, tmp_path: Any) -> None:
     script = run_script(INTERRUPTED, MARKS=str(tmp_path))
@@ -265,6 +267,7 @@ except PlaceError as error:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_wrong_token_is_told_with_what_to_set_and_never_shown(run_script: Run, head: Any) -> None:
     import ray
@@ -308,6 +311,7 @@ print(found[2]["boxed"].value, isinstance(found[2]["boxed"], mine.Boxed), found[
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_modules_of_the_user_are_found_behind_rays_client(run_script: Run, tmp_path: Any) -> None:
     (tmp_path / "mine.py").write_text(MINE)
@@ -315,6 +319,7 @@ def test_modules_of_the_user_are_found_behind_rays_client(run_script: Run, tmp_p
     assert said.split() == ["12", "True", "ZeroDivisionError", "ray:ray"], errors
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_program_of_the_docs_runs(run_script: Run) -> None:
     page = (Path(__file__).parents[3] / "docs" / "ray.md").read_text(encoding="utf-8")
@@ -335,6 +340,7 @@ for engine in ("threaded", "multiprocess"):
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_other_engines_run_inside_the_workers(run_script: Run) -> None:
     said, errors = run_script(INSIDE).communicate(timeout=PATIENCE)

@@ -25,7 +25,7 @@ from hypernodes import (
 from hypernodes import Pipeline as _Pipeline
 from hypernodes.plugin import Demand
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 PATIENCE = 60.0
 

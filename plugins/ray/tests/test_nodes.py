@@ -15,7 +15,7 @@ from hypernodes import Pipeline, PlaceError, RayBackend, node
 from hypernodes.testing import BackendContract
 from hypernodes_ray._engine import RayEngine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 PATIENCE = 120.0
 

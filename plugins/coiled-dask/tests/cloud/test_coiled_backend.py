@@ -18,7 +18,7 @@ from coiled_support import HUSHED, backend, double, process, wait_for
 from hypernodes import Pipeline, node
 from hypernodes_coiled import SchedulerLostError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_nothing_is_started_before_the_first_run_and_one_cluster_serves_all_until_close(

@@ -18,7 +18,7 @@ from coiled_support import HUSHED, backend, double, settings
 from hypernodes import CoiledBackend, LocalBackend, Pipeline, node
 from hypernodes.testing import BackendContract, SubprocessBackend
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 NAME = "shared"
 PROMISES = [

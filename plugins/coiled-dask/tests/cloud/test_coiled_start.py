@@ -163,6 +163,7 @@ def test_quota_that_is_used_up_is_told_in_coileds_words(plane: ControlPlane) -> 
     assert type(caught.value.__cause__).__name__ == "ServerError"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_server_that_is_overloaded_for_a_moment_is_asked_again(plane: ControlPlane) -> None:
     plane.answer("create", 503, times=2)

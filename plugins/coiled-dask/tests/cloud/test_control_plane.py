@@ -25,6 +25,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_coileds_own_client_gets_a_cluster_over_tls_that_it_can_scale(plane: ControlPlane) -> None:
     with (
@@ -83,6 +84,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_machines_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FORSAKE, str(Path(__file__).parent), str(tmp_path)]
