@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from hypernodes import Pipeline, node, resource
+from hypernodes import LocalBackend, Pipeline, PlaceError, node, resource
 from hypernodes.plugin import (
     Backend,
     Demand,
@@ -210,3 +210,26 @@ def test_worker_closes_what_it_keeps_when_it_is_told_to_and_builds_it_anew() -> 
         close_process()
         close_process()
     assert closed == [1, 2]
+
+
+class Withdrawing(Executor):
+    """Takes everything back as soon as it has it."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+        return future
+
+
+class WithdrawingEngine(ExecutorEngine):
+    name: ClassVar[str] = "withdrawing"
+
+    def make_executor(self, workers: int) -> Executor:
+        return Withdrawing()
+
+
+def test_executor_that_takes_back_whatever_it_has_ends_the_run() -> None:
+    pipeline = Pipeline(nodes=[node(lambda x: x, output_name="y")], backend=LocalBackend(engine=WithdrawingEngine()))
+    with pytest.raises(PlaceError, match=r"cancelled \d+ requests in a row that nobody had given up"):
+        pipeline.map([{"x": 1}, {"x": 2}])

@@ -15,6 +15,9 @@ from hypernodes._wire import why_unsendable
 
 __all__ = ["Dispatcher", "Port", "drive"]
 
+RETURNS = 20
+"""How often in a row, for each chunk that may be out, one may come back unbegun before the place counts as broken."""
+
 
 class Dispatcher(Protocol):
     """What hands out chunks: `Scheduler` for rows that are cut into units, `Line` for whole rows of one stage."""
@@ -90,9 +93,19 @@ def drive(scheduler: Dispatcher, feed: Feed, port: Port, *, in_flight: int) -> I
     def landed(dispatch_id: int) -> Callable[[Future[Any]], None]:
         return lambda future: arrivals.put((dispatch_id, future))
 
+    unbegun = 0
+
     def land(arrival: tuple[int, Future[Any]] | None) -> None:
-        if arrival is not None and flying.pop(arrival[0], None) is not None:
-            _land(scheduler, port, *arrival)
+        nonlocal unbegun
+        if arrival is None or flying.pop(arrival[0], None) is None:
+            return
+        unbegun = unbegun + 1 if arrival[1].cancelled() else 0
+        if unbegun > RETURNS * in_flight:
+            raise PlaceError(
+                f"the executor cancelled {unbegun} requests in a row that nobody had given up; "
+                "what runs the workers is broken, or another run stops it again and again"
+            )
+        _land(scheduler, port, *arrival)
 
     finished = sending = False
     stopped_after: int | None = None

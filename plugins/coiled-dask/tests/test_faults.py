@@ -221,13 +221,13 @@ def test_frozen_scheduler_is_noticed(harmed: Harmed, tmp_path: Path) -> None:
 
 
 def test_cluster_that_ended_between_two_runs_is_started_again(own: Make, caplog: pytest.LogCaptureFixture) -> None:
-    backend = own(workers=1)
+    backend = own(workers=1, max_workers=1)
     pipeline = Pipeline(nodes=[slow_square(0)], backend=backend)
-    assert pipeline.run(x=3) == {"y": 9}
+    assert pipeline.map(rows(4), output_name="y") == [0, 1, 4, 9]
     (host,) = hosts()
     os.kill(host, signal.SIGKILL)
     until(lambda: host not in hosts(), "the cluster to end")
-    assert pipeline.run(x=4) == {"y": 16}
+    assert pipeline.map(rows(4), output_name="y") == [0, 1, 4, 9]
     assert "another one is started" in caplog.text
 
 

@@ -15,6 +15,9 @@ from hypernodes_coiled._session import SESSION, DaskSession
 
 __all__ = ["DaskEngine"]
 
+STAGES_KNOWN = 256
+"""For how many stages it is remembered what they ask of a worker."""
+
 
 @dataclass(frozen=True)
 class DaskEngine(ExecutorEngine):
@@ -73,21 +76,28 @@ class _Calls:
     """The requests of the runs of one site."""
 
     def __init__(self, session: DaskSession, priority: int, at_once: int | None) -> None:
-        self._session, self._priority, self._turns = session, priority, Turns(at_once)
+        self._session, self._priority, self._at_once = session, priority, at_once
+        self._pool: DaskPool | None = None
+        self._turns = Turns(at_once)
         self._hows: dict[int, tuple[Stage, How]] = {}
         self._out: set[Request] = set()
 
     def submit(self, stage: Stage, payload: bytes, blobs: Mapping[str, bytes]) -> Request:
         """Send a request. A run whose scheduler was lost ends: only the next one connects anew."""
-        request = self._session.connected().submit(payload, blobs, self._how(stage))
+        pool = self._session.connected()
+        request = pool.submit(payload, blobs, self._how(stage, pool))
         self._out.add(request)
         request.add_done_callback(self._out.discard)
         return request
 
-    def _how(self, stage: Stage) -> How:
+    def _how(self, stage: Stage, pool: DaskPool) -> How:
+        if pool is not self._pool:  # a new connection, with an event loop of its own
+            self._pool, self._turns, self._hows = pool, Turns(self._at_once), {}
         found = self._hows.get(id(stage))
         if found is None:
-            how = How(_label(stage.name), resources_of(stage, self._session.connected()), self._priority, self._turns)
+            if len(self._hows) >= STAGES_KNOWN:
+                self._hows.clear()
+            how = How(_label(stage.name), resources_of(stage, pool), self._priority, self._turns)
             found = self._hows[id(stage)] = (stage, how)
         return found[1]
 

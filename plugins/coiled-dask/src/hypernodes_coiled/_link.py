@@ -33,6 +33,14 @@ for _name in ("distributed.client", "distributed.core", "distributed.comm"):
     logging.getLogger(_name).addFilter(lambda record: not _is_ours(record))
 
 
+class _Client(Client):  # type: ignore[misc]
+    """A client that does not read our own source code anew for each request, as `coiled` asks of it for dashboards."""
+
+    @staticmethod
+    def _get_computation_code(*_: Any, **__: Any) -> tuple[()]:
+        return ()
+
+
 class Link:
     """An open connection. Raises `PlaceError` when no scheduler answers within `timeout` seconds."""
 
@@ -57,7 +65,7 @@ class Link:
         self.loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
         options = {"asynchronous": True, "set_as_default": False, "name": "hypernodes", "security": security}
-        client = Client(self.address, timeout=timeout, **options)
+        client = _Client(self.address, timeout=timeout, **options)
         try:
             self.client = await client
         except Exception as error:

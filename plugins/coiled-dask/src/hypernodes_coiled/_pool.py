@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import KilledWorker
 from distributed.scheduler import NoValidWorkerError
@@ -25,6 +25,8 @@ from hypernodes_coiled._link import Link
 from hypernodes_coiled._runner import NobodyWaits, run_request
 
 __all__ = ["DaskPool", "How", "Patience", "Request", "Turns"]
+
+T = TypeVar("T")
 
 EMBEDDED = 64 * 1024
 """Bytes up to which a part travels in its task; larger ones go to a worker's memory, from where workers copy them."""
@@ -207,7 +209,7 @@ class DaskPool:
         key = f"hypernodes-{how.label}-{uuid.uuid4().hex}"
         client = self.link.client
         parts = [await self._part(digest, blob, shipped) for digest, blob in blobs.items()]
-        body = payload if len(payload) <= EMBEDDED else await self._scatter(payload)
+        body = payload if len(payload) <= EMBEDDED else await self._undisturbed(self._scatter(payload))
         self._keys[key] = out
         task = client.submit(
             run_request,
@@ -218,7 +220,7 @@ class DaskPool:
             priority=how.priority,
         )
         try:
-            return bytes(await task)
+            return bytes(await self._undisturbed(_result_of(task)))
         except KilledWorker as error:
             raise self._died(error.last_worker.address) from error
         except NoValidWorkerError as error:
@@ -244,6 +246,19 @@ class DaskPool:
             kept.add_done_callback(_seen)
         shipped[digest] = kept
         return await asyncio.shield(kept)
+
+    async def _undisturbed(self, call: Coroutine[Any, Any, T]) -> T:
+        """What a call of Dask's client gives. Whoever is cancelled meanwhile leaves it to its end.
+
+        Dask's client fetches results for all that wait for one with a single future: cancelling one of them would
+        cancel the others, and all that come later.
+        """
+        calling = self.link.loop.create_task(call)
+        calling.add_done_callback(_seen)
+        await asyncio.wait({calling})
+        if calling.cancelled():
+            raise CancelledError("Dask's client gave up fetching a result")
+        return calling.result()
 
     async def _scatter(self, part: bytes) -> Any:
         (future,) = await self.link.client.scatter([part], hash=False)
@@ -331,6 +346,10 @@ class DaskPool:
     def _judge(out: _Out, error: PlaceError) -> None:
         if not out.verdict.done():
             out.verdict.set_exception(error)
+
+
+async def _result_of(task: Any) -> Any:
+    return await task
 
 
 def _seen(future: asyncio.Future[Any]) -> None:
