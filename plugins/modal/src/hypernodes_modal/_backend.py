@@ -40,7 +40,7 @@ class ModalBackend(Backend):
     """
 
     name: ClassVar[str] = "modal"
-    provides: ClassVar[frozenset[str]] = frozenset({"threads", "processes", "modal"})
+    provides: ClassVar[frozenset[str]] = frozenset({"threads", "processes", "machine", "modal"})
     default_engine: ClassVar[str | None] = "container"
     modes: ClassVar[tuple[str, ...]] = ("async", "parallel")
 

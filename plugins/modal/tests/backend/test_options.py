@@ -182,8 +182,8 @@ def test_engines_that_drive_a_cluster_are_refused_with_the_reason() -> None:
     with pytest.raises(IncompatibleEngineError) as caught:
         ModalBackend(engine=DrivenEngine())
     assert str(caught.value).startswith(
-        "ModalBackend cannot run engine 'driven': it requires 'cluster.client', and backend 'modal' provides 'modal', "
-        "'processes', 'threads'; backends that can: "
+        "ModalBackend cannot run engine 'driven': it requires 'cluster.client', and backend 'modal' provides "
+        "'machine', 'modal', 'processes', 'threads'; backends that can: "
     )
     with pytest.raises(IncompatibleEngineError, match="Dask schedules over a cluster of its own"):
         ModalBackend(engine=DaskEngine())

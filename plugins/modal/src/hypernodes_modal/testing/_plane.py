@@ -252,6 +252,10 @@ class LocalModal:
         """Take a container's machine away: what it was doing begins again in another, and counts as no failure."""
         self.do(lambda: self._started().fleet.kill(container))
 
+    def retire(self, container: Container) -> None:
+        """Let a container end in order, after what it is doing, as one that has had no work for long."""
+        self.do(lambda: self._started().fleet.retire(container))
+
     def stop_app(self, app: App) -> None:
         """Stop an app, as somebody may do in Modal's dashboard."""
         self.do(lambda: self._started().apps.stop(app))
