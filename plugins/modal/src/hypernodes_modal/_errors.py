@@ -58,12 +58,25 @@ def failed_build(error: failures.Error) -> str | None:
 
 def build_failed(error: failures.Error, log: str) -> PlaceError:
     """An image that could not be built, with the last lines of its log."""
-    lines = [line for line in log.splitlines() if line.strip()][-LOG_LINES:]
-    shown = "\n".join(["; the log ends with:", *(f"  {line}" for line in lines)]) if lines else ""
-    return PlaceError(f"the image could not be built: {_text(error)}{shown}")
+    return PlaceError(f"the image could not be built: {_text(error)}{_end_of(log)}")
+
+
+def dying(error: failures.Error, app: str, log: str) -> PlaceError:
+    """Containers that die as they start, with what they said last."""
+    what, *said = _text(error).splitlines()
+    log = log or "\n".join(said)
+    return PlaceError(
+        f"containers die as they start: {what}; does the image hold what the backend's packages import? "
+        f"`modal app logs {app}` shows all that they said{_end_of(log)}"
+    )
 
 
 LOG_LINES = 15
+
+
+def _end_of(log: str) -> str:
+    lines = [line.rstrip() for line in log.splitlines() if line.strip()][-LOG_LINES:]
+    return "\n".join(["; the log ends with:", *(f"  {line}" for line in lines)]) if lines else ""
 
 
 def _text(error: BaseException) -> str:

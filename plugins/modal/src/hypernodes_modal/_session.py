@@ -87,10 +87,7 @@ class ModalSession(Session):
             await call.get.aio()
             self.proven = True
         except failures.InternalFailure as error:
-            raise PlaceError(
-                f"containers die as they start: {error}; `modal app logs {self.app.app.app_id}` shows what they said "
-                f"({self.app.dashboard})"
-            ) from error
+            raise _errors.dying(error, str(self.app.app.app_id), await self.app.last_words()) from error
         finally:
             self._probe = None
 

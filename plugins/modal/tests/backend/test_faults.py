@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -147,15 +148,21 @@ def test_containers_that_die_as_they_start_are_no_fault_of_an_item(
     # What the backend calls in a container is found in /root first: here a package that ends the process.
     package = tmp_path / "hypernodes_modal"
     package.mkdir()
-    (package / "__init__.py").write_text("import os; os._exit(7)")
+    dying = "import os, sys\nprint('no left-pad in this image', file=sys.stderr, flush=True)\nos._exit(7)\n"
+    (package / "__init__.py").write_text(dying)
     monkeypatch.setattr(_image, "ALWAYS", tuple(name for name in _image.ALWAYS if name != "hypernodes_modal"))
     monkeypatch.setattr(_image, "plugins_for", lambda engine: _image.Plugins((), (), ()))
     image = modal.Image.debian_slim(python_version=THIS).add_local_dir(package, "/root/hypernodes_modal")
     backend = ModalBackend(image=image, packages=[], client=client, max_concurrent=1)
     with backend, pytest.raises(PlaceError) as caught:
         far(same, backend=backend).map(rows(3), on_error="return")
-    assert str(caught.value).startswith("containers die as they start:")
-    assert "modal app logs ap-" in str(caught.value)
+    first, *log = str(caught.value).splitlines()
+    assert first.startswith("containers die as they start: ")
+    assert "exit code 7; does the image hold what the backend's packages import?" in first
+    assert re.search(r"\? `modal app logs ap-\w+` shows all that they said; the log ends with:$", first)
+    assert log[-1] == "  no left-pad in this image"
+    if "logs" in dir(modal.App):  # an older client cannot ask: then it is what Modal's error says
+        assert plane.rpcs["AppFetchLogs"] >= 1
 
 
 # images --------------------------------------------------------------------------------------------------------------
