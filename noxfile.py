@@ -239,9 +239,9 @@ def wheels(session: nox.Session) -> None:
 def long(session: nox.Session) -> None:
     """What harms clusters or starts many, a quarter of an hour: for whoever changes a plugin that has such tests."""
     install(session, EVERYTHING, *group("test"))
-    for folder in PLUGINS.values():
-        if folder.name in ("coiled-dask", "ray"):
-            session.run("pytest", "-m", "long", str(folder.relative_to(ROOT) / "tests"), *session.posargs)
+    plugins = [folder for folder in PLUGINS.values() if folder.name in ("coiled-dask", "ray")]
+    for tests in (ROOT / "tests", *(folder / "tests" for folder in plugins)):
+        session.run("pytest", "-m", "long", str(tests.relative_to(ROOT)), *session.posargs)
 
 
 @nox.session
