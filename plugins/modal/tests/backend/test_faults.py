@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
 import subprocess
@@ -84,47 +83,16 @@ def test_item_whose_container_is_taken_away_runs_again(
     assert found == list(range(20))
 
 
-def faulty_map(plane: LocalModal, backend: Any, faults: int, seed: int) -> int:
-    """Maps again and again while containers are killed and preempted, until there were so many; gives how many maps."""
-    chance, done, maps = random.Random(seed), threading.Event(), 0
-    injected = 0
-
-    def strike() -> None:
-        nonlocal injected
-        while injected < faults and not done.is_set():
-            busy = [one for one in plane.containers if one.alive and one.running]
-            if not busy:
-                time.sleep(0.005)
-                continue
-            try:
-                (plane.preempt if chance.random() < 0.7 else plane.crash)(chance.choice(busy))
-            except ProcessLookupError:
-                continue  # it has ended meanwhile
-            injected += 1
-            time.sleep(chance.random() * 0.3)
-
+def test_no_item_is_lost_while_containers_are_killed_and_preempted(plane: LocalModal, shared: Any) -> None:
     def work(x: int) -> int:
         time.sleep(0.005)
         return -x
 
-    pipeline = far(node(work, output_name="y"), backend=backend)
-    striking = threading.Thread(target=strike)
-    striking.start()
-    try:
-        while injected < faults:
-            found = pipeline.map(rows(300), output_name="y")
-            assert found == [-x for x in range(300)]
-            maps += 1
-    finally:
-        done.set()
-        striking.join()
-    return maps
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("faults", [10])
-def test_no_item_is_lost_while_containers_are_killed_and_preempted(plane: LocalModal, shared: Any, faults: int) -> None:
-    assert faulty_map(plane, shared, faults, seed=1) >= 1
+    pipeline = far(node(work, output_name="y"), backend=shared)
+    with plane.harm(10, seed=1) as harm:
+        while not harm.over:
+            assert pipeline.map(rows(300), output_name="y") == [-x for x in range(300)]
+    assert harm.injected == 10
 
 
 def test_item_that_runs_too_long_is_stopped_and_fails_alone(client: Any) -> None:
