@@ -31,7 +31,10 @@ def told(error: Exception, doing: str, where: str = "") -> PlaceError:
     if isinstance(error, failures.RequestSizeError):
         return PlaceError(f"what is sent is more than Modal takes while {doing}: {_text(error)}; {VOLUME}")
     if isinstance(error, failures.NotFoundError):
-        return PlaceError(f"Modal found no such thing while {doing}: {_text(error)}")
+        return PlaceError(
+            f"Modal found no such thing while {doing}: {_text(error)}; is its name right, and is it in the environment "
+            "that the backend names?"
+        )
     return PlaceError(f"Modal failed while {doing}{at}: {type(error).__name__}: {_text(error)}")
 
 

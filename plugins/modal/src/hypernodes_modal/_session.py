@@ -182,6 +182,8 @@ class Call:
         except (PlaceError, asyncio.CancelledError):
             raise
         except Exception as error:
+            if self._spawned is None:
+                raise _errors.told(error, "a call was sent", app.dashboard) from error
             # What user code raises is in the reply. So this was raised before the container took the call.
             raise PlaceError(
                 f"a container could not start: {type(error).__name__}: {error}; does the image hold what the backend's "

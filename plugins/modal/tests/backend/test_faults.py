@@ -175,11 +175,17 @@ def test_module_that_is_missing_in_the_image_is_named(
         far(node(work, output_name="y"), backend=backend).run(x=1)
 
 
-def test_secret_and_volume_that_do_not_exist_are_named(client: Any) -> None:
-    for options, name in (({"secrets": ["no-such-secret"]}, "no-such-secret"),):
-        backend = ModalBackend(client=client, app_name="faults", **options)  # type: ignore[arg-type]
-        with backend, pytest.raises(PlaceError, match=name):
-            far(same, backend=backend).run(x=1)
+@pytest.mark.parametrize(
+    "options",
+    [{"secrets": ["no-such-thing"]}, {"volumes": {"/models": modal.Volume.from_name("no-such-thing")}}],
+    ids=["secret", "volume"],
+)
+def test_secret_and_volume_that_do_not_exist_are_named(client: Any, options: dict[str, Any]) -> None:
+    with (
+        ModalBackend(client=client, app_name="faults", **options) as backend,
+        pytest.raises(PlaceError, match=r"Modal found no such thing .*'no-such-thing' not found.*; is its name right"),
+    ):
+        far(same, backend=backend).run(x=1)
 
 
 def test_app_that_was_stopped_by_somebody_else_ends_the_run_and_the_next_one_opens_another(
@@ -190,9 +196,8 @@ def test_app_that_was_stopped_by_somebody_else_ends_the_run_and_the_next_one_ope
     assert pipeline.run(x=1) == {"y": 1}
     (app,) = [app for app in plane.apps if app.name == "stopped"]
     plane.stop_app(app)
-    with pytest.raises(PlaceError, match="stopped") as caught:
+    with pytest.raises(PlaceError, match="stopped"):
         pipeline.run(x=2)
-    print(caught.value)
     assert pipeline.run(x=3) == {"y": 3}
     backend.close()
 
