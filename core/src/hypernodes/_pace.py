@@ -18,16 +18,18 @@ class Pace:
     """A chunk size that aims at `seconds` of work: it starts at one task and follows what was measured.
 
     It grows at most fourfold from chunk to chunk, stays within `most`, and within `BYTES_IN_CHUNK` as far as the size
-    of items can be told.
+    of items can be told. The latest chunks count most, and larger ones more than small ones: what a chunk costs by
+    itself weighs the less the more is in it.
     """
 
-    __slots__ = ("_each", "_room", "most", "seconds", "size")
+    __slots__ = ("_count", "_each", "_room", "_spent", "most", "seconds", "size")
 
     def __init__(self, seconds: float, most: int = 1024) -> None:
         self.seconds, self.most = seconds, max(1, most)
         self.size = 1
         self._room = self.most
         self._each: float | None = None
+        self._count = self._spent = 0.0
 
     @property
     def least(self) -> int:
@@ -36,8 +38,9 @@ class Pace:
 
     def record(self, count: int, seconds: float) -> None:
         """`count` tasks took `seconds` in the worker."""
-        each = seconds / max(1, count)
-        self._each = each if self._each is None else 0.5 * self._each + 0.5 * each
+        self._count = 0.5 * self._count + max(1, count)
+        self._spent = 0.5 * self._spent + seconds
+        self._each = self._spent / self._count
         wanted = self.most if self._each <= 0 else int(self.seconds / self._each)
         self.size = max(1, min(wanted, self._room, max(self.size, count) * GROWTH))
 
