@@ -102,12 +102,12 @@ def test_item_that_runs_too_long_is_stopped_and_fails_alone(client: Any) -> None
             time.sleep(0.01)
         return x
 
-    with ModalBackend(timeout=3, max_concurrent=2, client=client, app_name="faults") as backend:
+    with ModalBackend(timeout=5, max_concurrent=2, client=client, app_name="faults") as backend:
         found = far(stall, backend=backend).map(rows(3), output_name="y", on_error="return")
     assert (found[0], found[2]) == (0, 2)
     assert isinstance(found[1], Failure)
     assert isinstance(found[1].error, WorkerLostError)
-    assert "a container ran longer than the backend's timeout of 3 s, and was stopped" in found[1].message
+    assert "a container ran longer than the backend's timeout of 5 s, and was stopped" in found[1].message
 
 
 def test_containers_that_die_as_they_start_are_no_fault_of_an_item(
