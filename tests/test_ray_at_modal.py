@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any
 
+import modal
 import pytest
 
 from hypernodes import Failure, ModalBackend, Pipeline, node, resource
@@ -14,7 +15,14 @@ from hypernodes_modal.testing import LocalModal
 pytest.importorskip("hypernodes_ray", reason="the Ray engine is not in this environment")
 
 
-@pytest.mark.slow
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # By default Ray's workers give way to every other process, and starve where other tests run.
+    "RAY_worker_niceness": "0",
+}
+
+
+@pytest.mark.long  # Ray gives up a cluster that takes too long to start on a busy machine
 def test_items_are_calls_on_a_ray_that_lives_as_long_as_its_container() -> None:
     @resource
     def process() -> tuple[int, int]:
@@ -33,7 +41,9 @@ def test_items_are_calls_on_a_ray_that_lives_as_long_as_its_container() -> None:
     with (
         LocalModal(capacity=1) as plane,
         plane.client() as client,
-        ModalBackend(engine="ray", client=client, max_concurrent=1, max_workers=1) as backend,
+        ModalBackend(
+            engine="ray", secrets=[modal.Secret.from_dict(QUIET)], client=client, max_concurrent=1, max_workers=1
+        ) as backend,
     ):
         near = pipeline.with_backend(backend)
         first = near.run(x=60, output_name="told")
