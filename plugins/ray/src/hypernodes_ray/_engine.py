@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["RayEngine"]
 
 HANDLE = "ray.runtime"
-MACHINE = "machine"
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,11 @@ class RayEngine(ExecutorEngine):
     Nodes that only compute are Ray tasks. Nodes that read resources, and nodes on GPUs, live in actors, one for each
     process, which stay until the backend is closed. Nodes that ask for different `resources=` travel apart, so each
     call gets what its nodes ask for; one CPU where they do not say. Coroutines of many items overlap inside a worker.
-
-    In a place without a cluster whose workers are whole machines, each of them has a cluster of its own.
     """
 
     name: ClassVar[str] = "ray"
     requires: ClassVar[frozenset[str]] = frozenset({HANDLE})
-    opens_on: ClassVar[frozenset[str]] = frozenset({MACHINE})
+    opens_on: ClassVar[frozenset[str]] = frozenset({"machine"})
     shares_memory: ClassVar[bool] = False
     by_demand: ClassVar[bool] = True
     overlaps_items: ClassVar[bool] = True
