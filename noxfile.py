@@ -197,9 +197,21 @@ def lowest(session: nox.Session) -> None:
 @nox.parametrize("client", ["oldest", "newest"], ids=["oldest", "newest"])
 def coiled_client(session: nox.Session, client: str) -> None:
     """The tests of CoiledBackend with the oldest client of Coiled's that it takes, or with the newest there is."""
+    with_client(session, client, "plugins/coiled-dask/tests/cloud")
+
+
+@nox.session(venv_backend="uv")
+@nox.parametrize("client", ["oldest", "newest"], ids=["oldest", "newest"])
+def modal_client(session: nox.Session, client: str) -> None:
+    """The tests of ModalBackend and LocalModal with the oldest client of Modal's that they take, or with the newest."""
+    with_client(session, client, "plugins/modal/tests")
+
+
+def with_client(session: nox.Session, client: str, tests: str) -> None:
+    """Run these tests with everything as old as it may be, or as new as there is."""
     lowest = ["--resolution=lowest-direct"] if client == "oldest" else ["--upgrade"]
     install(session, EVERYTHING, *lowest, *group("test"), locked=False)
-    session.run("pytest", "plugins/coiled-dask/tests/cloud", *session.posargs)
+    session.run("pytest", tests, *session.posargs)
 
 
 @nox.session(venv_backend="uv")
@@ -239,9 +251,9 @@ def wheels(session: nox.Session) -> None:
 def long(session: nox.Session) -> None:
     """What harms clusters or starts many, a quarter of an hour: for whoever changes a plugin that has such tests."""
     install(session, EVERYTHING, *group("test"))
-    for folder in PLUGINS.values():
-        if folder.name in ("coiled-dask", "ray"):
-            session.run("pytest", "-m", "long", str(folder.relative_to(ROOT) / "tests"), *session.posargs)
+    plugins = [folder for folder in PLUGINS.values() if folder.name in ("coiled-dask", "ray")]
+    for tests in (ROOT / "tests", *(folder / "tests" for folder in plugins)):
+        session.run("pytest", "-m", "long", str(tests.relative_to(ROOT)), *session.posargs)
 
 
 @nox.session

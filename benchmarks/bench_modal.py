@@ -7,11 +7,9 @@ place.
 from __future__ import annotations
 
 import os
-import random
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -90,38 +88,19 @@ def large(plane: LocalModal, backend: Any) -> None:
 
 
 def faults(plane: LocalModal, backend: Any) -> None:
-    chance, done, injected, lost, items = random.Random(1), threading.Event(), 0, 0, 0
-
-    def strike() -> None:
-        nonlocal injected
-        while injected < FAULTS and not done.is_set():
-            busy = [one for one in plane.containers if one.alive and one.running]
-            if busy:
-                try:
-                    (plane.preempt if chance.random() < 0.7 else plane.crash)(chance.choice(busy))
-                except ProcessLookupError:
-                    continue  # it has ended meanwhile
-                injected += 1
-            time.sleep(chance.random() * 0.3)
-
     def work(x: int) -> int:
         time.sleep(0.005)
         return -x
 
-    pipeline = far(node(work, output_name="y"), backend)
-    striking = threading.Thread(target=strike)
+    pipeline, lost, items = far(node(work, output_name="y"), backend), 0, 0
     started = time.perf_counter()
-    striking.start()
-    try:
-        while striking.is_alive():
+    with plane.harm(FAULTS, seed=1) as harm:
+        while not harm.over:
             found = pipeline.map(rows(300), output_name="y", on_error="return")
             lost += sum(one != -x for x, one in enumerate(found))
             items += len(found)
-    finally:
-        done.set()
-        striking.join()
     taken = time.perf_counter() - started
-    tell(f"{injected} containers killed or preempted, {items:,} items", f"{lost} lost, {taken:.0f} s", "0 lost")
+    tell(f"{harm.injected} containers killed or preempted, {items:,} items", f"{lost} lost, {taken:.0f} s", "0 lost")
 
 
 def tell(what: str, found: str, goal: str) -> None:

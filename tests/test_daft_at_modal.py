@@ -31,3 +31,4 @@ def test_items_are_rows_of_a_dataframe_in_a_container_whose_image_has_daft() -> 
             assert {container for _, container in found} == {one.id for one in plane.containers}
         commands = [command for image in plane.images for command in image.commands]
         assert any(" daft==" in command for command in commands)
+        assert plane.unimplemented == {}

@@ -28,5 +28,6 @@ def test_spans_of_a_container_belong_to_the_trace_around_the_run() -> None:
         assert container
         assert found == span.get_span_context().trace_id != trace.INVALID_TRACE_ID
         commands = [command for image in plane.images for command in image.commands]
+        assert plane.unimplemented == {}
     assert any("opentelemetry-api==" in command for command in commands)
     assert not any("graphviz" in command or "rich" in command for command in commands)

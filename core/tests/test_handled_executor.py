@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -24,6 +26,7 @@ from hypernodes.plugin import (
     payload_of,
     receive,
 )
+from hypernodes.testing import SubprocessBackend
 from hypernodes.testing._promises import check_random_cases
 
 pytestmark = pytest.mark.slow
@@ -198,6 +201,56 @@ def test_executor_that_needs_its_place_says_so_elsewhere() -> None:
         from hypernodes import LocalBackend
 
         LocalBackend(engine=DeskEngine())
+
+
+def test_engine_opens_what_it_requires_inside_of_a_place_of_machines_and_closes_it_with_that(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class OwnDesk(ExecutorEngine):
+        name: ClassVar[str] = "own"
+        requires: ClassVar[frozenset[str]] = frozenset({"desk"})
+        opens_on: ClassVar[frozenset[str]] = frozenset({"machine"})
+        log: str = ""
+
+        def make_executor(self, workers: int) -> Executor:
+            raise AssertionError("its place has the executor, or is a machine")
+
+        def open_executor(self, site: Site, workers: int) -> Any:
+            assert not site.handles
+            return site.once("desk", self.start, self.end)
+
+        def start(self) -> Executor:
+            self.note("open")
+            return ThreadPoolExecutor(1, "own-desk")
+
+        def end(self, desk: Executor) -> None:
+            desk.shutdown()
+            self.note("closed")
+
+        def note(self, what: str) -> None:
+            with open(self.log, "a") as log:
+                log.write(f"{what} {os.getpid()}\n")
+
+        def close_executor(self, executor: Any) -> None:
+            """The site closes it."""
+
+    class Machines(SubprocessBackend):
+        provides: ClassVar[frozenset[str]] = SubprocessBackend.provides | {"machine"}
+
+    def there(x: int) -> Any:
+        import threading
+
+        return os.getpid(), threading.current_thread().name
+
+    log = tmp_path / "log"
+    with pytest.raises(ValueError, match="it requires 'desk', or 'machine' to open that there by itself, and backend"):
+        SubprocessBackend(engine=OwnDesk(str(log)))
+    with Machines(engine=OwnDesk(str(log))) as place:
+        pipeline = Pipeline([node(there, output_name="there")], backend=place)
+        found = {*pipeline.map([{"x": x} for x in range(50)], output_name="there"), pipeline.run(x=1)["there"]}
+        ((process, thread),) = found
+    assert process != os.getpid()
+    assert thread.startswith("own-desk")
+    assert log.read_text().splitlines() == [f"open {process}", f"closed {process}"]
 
 
 def test_worker_closes_what_it_keeps_when_it_is_told_to_and_builds_it_anew() -> None:

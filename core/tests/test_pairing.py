@@ -9,10 +9,13 @@ if TYPE_CHECKING:
 
 SPECS = """
 @hookimpl
-def engines(): return [EngineSpec('dask', 'a:Dask', requires={'dask.client'}), EngineSpec('light', 'a:Light')]
+def engines(): return [
+    EngineSpec('dask', 'a:Dask', requires={'dask.client'}), EngineSpec('light', 'a:Light'),
+    EngineSpec('ray', 'a:Ray', requires={'ray.runtime'}, opens_on={'machine'})]
 @hookimpl
 def backends(): return [
-    BackendSpec('cluster', 'a:Cluster', provides={'dask.client', 'threads'}), BackendSpec('bare', 'a:Bare')]
+    BackendSpec('cluster', 'a:Cluster', provides={'dask.client', 'threads'}), BackendSpec('bare', 'a:Bare'),
+    BackendSpec('rays', 'a:Rays', provides={'ray.runtime'}), BackendSpec('rented', 'a:Rented', provides={'machine'})]
 """
 PAIRS = """
     from hypernodes._pairing import hosts, refusal
@@ -41,7 +44,26 @@ def test_pair_is_good_when_what_is_required_is_provided(place: Place) -> None:
         "it requires 'dask.client', and backend 'local' provides 'processes', 'threads'",
         "it requires 'dask.client', and backend 'bare' provides nothing",
         ["cluster"],
-        ["local", "bare", "cluster"],
+        ["local", "bare", "cluster", "rays", "rented"],
+    ]
+
+
+def test_engine_that_opens_what_it_requires_runs_where_there_is_what_it_needs_for_that(place: Place) -> None:
+    place.plugin("acme", SPECS)
+    code = (
+        PAIRS
+        + """
+    answer = [pair("rays", "ray"), pair("rented", "ray"), pair("cluster", "ray"), hosts(engine_spec("ray"))]
+    """
+    )
+    assert place.python(code) == [
+        None,
+        None,
+        (
+            "it requires 'ray.runtime', or 'machine' to open that there by itself, and backend 'cluster' provides "
+            "'dask.client', 'threads'"
+        ),
+        ["rays", "rented"],
     ]
 
 

@@ -49,6 +49,7 @@ BROKEN = {
         "PluginError",
         "default_mode='parallel'",
     ),
+    "opens on what is no name": (ENGINE + "[EngineSpec('broken', 'a:B', opens_on={3})]", "PluginError", "opens_on={3}"),
     "requires what is no name": (ENGINE + "[EngineSpec('broken', 'a:B', requires={3})]", "PluginError", "requires={3}"),
     "declares a name twice": (
         ENGINE + "[EngineSpec('broken', 'a:B'), EngineSpec('broken', 'a:C')]",

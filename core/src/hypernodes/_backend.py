@@ -12,6 +12,7 @@ from hypernodes._engine import Engine
 from hypernodes._errors import IncompatibleEngineError, quoted
 from hypernodes._modes import check_mode, default_engine, fill_modes
 from hypernodes._payload import Buffer, payload_of
+from hypernodes._quota import quotas_of
 from hypernodes._specs import BackendSpec, EngineSpec
 from hypernodes._strategy import check_strategy
 
@@ -127,15 +128,19 @@ class Session(ABC):
 
 
 def pair(backend: Backend) -> None:
-    """Check a backend's engine and modes against what it provides, and fill in what was left open.
+    """Check a backend's engine, modes and limits against what it provides, and fill in what was left open.
 
     Sets `engine_spec`, `node_execution` and `map_execution` of the frozen backend. Raises `IncompatibleEngineError`
-    with the reason and the backends that could, or what looking up the engine's name raises.
+    with the reason and the backends that could, what looking up the engine's name raises, or `NodeDefinitionError` for
+    limits that are none.
     """
     from hypernodes import _pairing
 
     owner = type(backend).__name__
     check_workers(owner, "max_workers", backend.max_workers)
+    if backend.limits is not None:
+        quotas_of(owner, backend.limits)
+        object.__setattr__(backend, "limits", dict(backend.limits))
     for option in ("node_execution", "map_execution"):
         check_mode(owner, option, getattr(backend, option))
         mode = getattr(backend, option)

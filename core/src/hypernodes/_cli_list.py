@@ -38,7 +38,8 @@ def _engines() -> dict[str, Any]:
     return {
         "engines": [
             _described(engine)
-            | {"requires": sorted(engine.requires), "modes": engine.modes, "default_mode": engine.default_mode}
+            | {"requires": sorted(engine.requires), "opens_on": sorted(engine.opens_on)}
+            | {"modes": engine.modes, "default_mode": engine.default_mode}
             | {"backends": {name: _pair(backend, engine) for name, backend in backends.items()}}
             for engine in registry.engine_specs().values()
         ],

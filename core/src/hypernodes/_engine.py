@@ -31,10 +31,14 @@ class Engine(ABC):
     `execute` promises: one outcome for each task, in any order; a failing node is an outcome, never an exception; other
     tasks go on; tasks are drawn no faster than they are worked off; closing the iterator stops what is under way.
     `shares_memory = False` says that values leave this process, and so must be pickled.
+
+    A place that lacks what it `requires` and provides what is in `opens_on` has it inside. There it opens what it needs
+    by itself: with `site.once(...)`, so that it stays for the requests that follow and is closed with the place.
     """
 
     name: ClassVar[str] = ""
     requires: ClassVar[frozenset[str]] = frozenset()
+    opens_on: ClassVar[frozenset[str]] = frozenset()
     modes: ClassVar[tuple[str, ...]] = MODES
     default_mode: ClassVar[str] = "parallel"
     shares_memory: ClassVar[bool] = True
@@ -62,6 +66,7 @@ class Engine(ABC):
             name=cls.name or cls.__name__,
             target=f"{cls.__module__}:{cls.__qualname__}",
             requires=cls.requires,
+            opens_on=cls.opens_on,
             modes=cls.modes,
             default_mode=cls.default_mode,
         )

@@ -12,7 +12,6 @@ from hypernodes._engine import Engine
 from hypernodes._machine import machine
 from hypernodes._names import CORE_ENGINES
 from hypernodes._plan import MapStep, Step
-from hypernodes._quota import quotas_of
 from hypernodes._strategy import chosen_strategy
 
 __all__ = ["LocalBackend", "core_engine", "shares_memory", "strategy_of"]
@@ -47,9 +46,6 @@ class LocalBackend(Backend):
     resources: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        if self.limits is not None:
-            quotas_of("LocalBackend", self.limits)
-            object.__setattr__(self, "limits", dict(self.limits))
         if self.resources is not None:
             demand_of("LocalBackend", self.resources)
             object.__setattr__(self, "resources", dict(self.resources))

@@ -57,6 +57,7 @@ def _faults(spec: EngineSpec | BackendSpec | CacheSpec) -> Iterable[str]:
         yield f"modes={modes!r}, which is not a tuple of {quoted(MODES)}"
     if isinstance(spec, EngineSpec):
         yield from _not_facts("requires", spec.requires)
+        yield from _not_facts("opens_on", spec.opens_on)
         if spec.modes and spec.default_mode not in spec.modes:
             yield f"default_mode={spec.default_mode!r}, which is not one of its modes {quoted(spec.modes)}"
     else:

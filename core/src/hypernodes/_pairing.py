@@ -18,9 +18,11 @@ def refusal(backend: BackendSpec, engine: EngineSpec) -> str | None:
     Raises PluginError naming the plugin whose objection could not be had.
     """
     missing = engine.requires - backend.provides
-    if missing:
+    opens = bool(engine.opens_on) and engine.opens_on <= backend.provides
+    if missing and not opens:
         provides = quoted(sorted(backend.provides)).replace("none", "nothing")
-        return f"it requires {quoted(sorted(missing))}, and backend '{backend.name}' provides {provides}"
+        instead = f", or {quoted(sorted(engine.opens_on))} to open that there by itself" if engine.opens_on else ""
+        return f"it requires {quoted(sorted(missing))}{instead}, and backend '{backend.name}' provides {provides}"
     if backend.name in CORE_BACKENDS and engine.name in CORE_ENGINES:
         return None  # core's own pairs need no opinion, and so building a local pipeline loads no plugin
     for report, refuse_pair in installed().hooked("refuse_pair"):

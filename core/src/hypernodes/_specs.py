@@ -16,6 +16,8 @@ class EngineSpec:
 
     `target` is an import path, `"package.module:Class"`, loaded when the name is used.
     `requires` are facts that a backend must provide, for example `"threads"` or `"dask.client"`.
+    `opens_on` are those that it must provide instead where the engine can open by itself what it requires, for example
+    `"machine"`: then it runs inside of that place. Empty for an engine that cannot.
     `modes` are the values that `node_execution=` and `map_execution=` may take with this engine; an empty
     tuple says that the engine schedules both dimensions itself and that naming a mode is refused.
     `default_mode` fills a mode that the user did not name.
@@ -28,9 +30,11 @@ class EngineSpec:
     default_mode: str = "parallel"
     summary: str = ""
     distribution: str = field(default="", compare=False)
+    opens_on: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "requires", _names(self.requires))
+        object.__setattr__(self, "opens_on", _names(self.opens_on))
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,6 +187,10 @@ def test_what_an_app_prints_can_be_shown(local_modal: LocalModal, capfd: pytest.
     function = app.function(serialized=True, name="loud")(lambda: print("from", "inside"))
     with modal.enable_output(), app.run():
         function.remote()
+        [container] = [one for one in local_modal.containers if one.function.name == "loud"]
+        local_modal.wait(lambda: "from inside" in container.output)
+        if "logs" in dir(modal.App):  # an older client cannot ask
+            assert "".join(entry.message for entry in app.logs.tail(5, source="stdout")).endswith("from inside\n")
     assert "from inside" in capfd.readouterr().out
 
 

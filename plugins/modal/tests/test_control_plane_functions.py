@@ -169,6 +169,18 @@ def test_an_idle_container_goes_after_its_window(local_modal: LocalModal) -> Non
         assert container.exit_code == 0
 
 
+def test_a_container_that_is_retired_ends_in_order_and_another_takes_its_place(local_modal: LocalModal) -> None:
+    app = modal.App("retired")
+    function = app.function(serialized=True, name="retired")(made_slow())
+    with app.run():
+        assert function.remote(0) == "done"
+        [container] = [one for one in local_modal.containers if one.function.name == "retired"]
+        local_modal.retire(container)
+        assert function.remote(0) == "done"
+        local_modal.wait(lambda: container.state == "gone")
+        assert (container.exit_code, container.served) == (0, 1)
+
+
 def test_an_app_that_ends_takes_its_containers_along(local_modal: LocalModal, tmp_path: Path) -> None:
     app = modal.App("ending")
     function = app.function(serialized=True, name="ending")(made_slow())

@@ -163,6 +163,11 @@ def test_it_needs_room_for_a_container() -> None:
         LocalModal(capacity=0)
 
 
+def test_a_share_of_crashes_is_a_share() -> None:
+    with pytest.raises(ValueError, match=r"crashes is 30: give the share of the faults that are crashes, from 0 to 1"):
+        LocalModal().harm(crashes=30)
+
+
 def test_waiting_in_vain_says_so() -> None:
     with LocalModal() as local, pytest.raises(TimeoutError, match=r"0\.01 s in vain"):
         local.wait(lambda: False, timeout=0.01)

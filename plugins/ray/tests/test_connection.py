@@ -319,6 +319,25 @@ def test_modules_of_the_user_are_found_behind_rays_client(run_script: Run, tmp_p
     assert said.split() == ["12", "True", "ZeroDivisionError", "ray:ray"], errors
 
 
+def test_what_stops_the_thread_stops_the_start_of_a_cluster_and_it_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Stopped(BaseException):
+        """As a container's library raises it in a thread whose work nobody wants any more."""
+
+    tries: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> None:
+        tries.append(options)
+        raise Stopped
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(Stopped):
+        Pipeline(nodes=[node(lambda x: x, output_name="y")], backend=RayBackend()).run(x=1)
+    assert len(tries) == 1
+
+
 @pytest.mark.long
 @pytest.mark.slow
 def test_program_of_the_docs_runs(run_script: Run) -> None:

@@ -21,6 +21,9 @@ logger = logging.getLogger("hypernodes")
 STORED_BYTES = 1024 * 1024
 """What many calls share goes into the app's store when it is larger than this, and along with each call when not."""
 
+LOG_PAUSES = (0.0, 0.5, 1.5)
+"""Seconds to wait before each time that a log is asked for, as long as nothing is in it."""
+
 
 @dataclass(frozen=True)
 class AppKey:
@@ -90,6 +93,22 @@ class WarmApp:
         except failures.Error as unread:
             logger.debug("the log of image %s cannot be read: %s", image_id, unread)
         return "".join(lines)
+
+    async def last_words(self) -> str:
+        """What its containers have written last, as far as Modal tells; a line arrives there after a moment."""
+        pieces: list[str] = []
+        if "logs" not in dir(modal.App):
+            return ""  # an older client cannot ask
+        try:
+            for pause in LOG_PAUSES:
+                await asyncio.sleep(pause)
+                async for entry in self.app.logs.tail.aio(_errors.LOG_LINES):
+                    pieces.append(entry.message)
+                if pieces:
+                    break
+        except failures.Error as unread:
+            logger.debug("the log of the %s cannot be read: %s", self.dashboard, unread)
+        return "".join(pieces)
 
     async def keep(self, parts: Mapping[str, bytes]) -> tuple[dict[str, bytes], list[str]]:
         """These parts as they travel: the small ones along with the call, the large ones once, by way of the store."""

@@ -40,7 +40,7 @@ class ModalBackend(Backend):
     """
 
     name: ClassVar[str] = "modal"
-    provides: ClassVar[frozenset[str]] = frozenset({"threads", "processes", "modal"})
+    provides: ClassVar[frozenset[str]] = frozenset({"threads", "processes", "machine", "modal"})
     default_engine: ClassVar[str | None] = "container"
     modes: ClassVar[tuple[str, ...]] = ("async", "parallel")
 
@@ -90,6 +90,10 @@ class ModalBackend(Backend):
             raise _options.fault("min_containers", self.min_containers, f"max_concurrent={self.max_concurrent} is less")
         checked["packages"] = _options.names("packages", self.packages)
         _options.check_image(self.image)
+        _options.check_client(self.client)
+        _options.text("app_name", self.app_name)
+        if self.environment is not None:
+            _options.text("environment", self.environment)
         if self.engine is None and self.map_execution is None:
             checked["map_execution"] = "parallel"
         for option, value in checked.items():

@@ -31,7 +31,10 @@ def told(error: Exception, doing: str, where: str = "") -> PlaceError:
     if isinstance(error, failures.RequestSizeError):
         return PlaceError(f"what is sent is more than Modal takes while {doing}: {_text(error)}; {VOLUME}")
     if isinstance(error, failures.NotFoundError):
-        return PlaceError(f"Modal found no such thing while {doing}: {_text(error)}")
+        return PlaceError(
+            f"Modal found no such thing while {doing}: {_text(error)}; is its name right, and is it in the environment "
+            "that the backend names?"
+        )
     return PlaceError(f"Modal failed while {doing}{at}: {type(error).__name__}: {_text(error)}")
 
 
@@ -58,12 +61,25 @@ def failed_build(error: failures.Error) -> str | None:
 
 def build_failed(error: failures.Error, log: str) -> PlaceError:
     """An image that could not be built, with the last lines of its log."""
-    lines = [line for line in log.splitlines() if line.strip()][-LOG_LINES:]
-    shown = "\n".join(["; the log ends with:", *(f"  {line}" for line in lines)]) if lines else ""
-    return PlaceError(f"the image could not be built: {_text(error)}{shown}")
+    return PlaceError(f"the image could not be built: {_text(error)}{_end_of(log)}")
+
+
+def dying(error: failures.Error, app: str, log: str) -> PlaceError:
+    """Containers that die as they start, with what they said last."""
+    what, *said = _text(error).splitlines()
+    log = log or "\n".join(said)
+    return PlaceError(
+        f"containers die as they start: {what}; does the image hold what the backend's packages import? "
+        f"`modal app logs {app}` shows all that they said{_end_of(log)}"
+    )
 
 
 LOG_LINES = 15
+
+
+def _end_of(log: str) -> str:
+    lines = [line.rstrip() for line in log.splitlines() if line.strip()][-LOG_LINES:]
+    return "\n".join(["; the log ends with:", *(f"  {line}" for line in lines)]) if lines else ""
 
 
 def _text(error: BaseException) -> str:

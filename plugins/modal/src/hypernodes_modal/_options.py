@@ -6,6 +6,7 @@ So everything is looked at here, when the backend is made.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import posixpath
 import re
@@ -21,6 +22,9 @@ OWNER = "ModalBackend"
 LONGEST = 24 * 60 * 60
 """Seconds that one call may take on Modal."""
 
+LARGEST = 2**32 - 1
+"""The greatest number of MiB, and of thousandths of a core, that can be asked for at all."""
+
 _MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 _MEBIBYTES = {
     unit: 1024**power for power, letter in enumerate("mgt") for unit in (f"{letter}", f"{letter}b", f"{letter}ib")
@@ -34,13 +38,13 @@ def fault(option: str, value: object, instead: str) -> ValueError:
 
 def memory_in_mib(memory: object, option: str = "memory") -> int:
     """`"32GB"`, `"512MiB"` or a number of MiB as MiB. As Modal's own, units are powers of 1024."""
-    if isinstance(memory, int) and not isinstance(memory, bool) and memory >= 1:
+    if isinstance(memory, int) and not isinstance(memory, bool) and 1 <= memory <= LARGEST:
         return memory
     if isinstance(memory, str):
         found = _MEMORY.fullmatch(memory)
         if found is not None and found[2].lower() in _MEBIBYTES:
             size: float = float(found[1]) * _MEBIBYTES[found[2].lower()]
-            if size >= 1:
+            if 1 <= size <= LARGEST:
                 return math.ceil(size)
     raise fault(option, memory, "give text such as '32GB' or '512MB', or a whole number of MiB")
 
@@ -53,9 +57,9 @@ def processors(cpu: object, option: str = "cpu") -> float:
             number = float(cpu)
         except ValueError:
             number = None
-    if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number) and number > 0:
+    if isinstance(number, int | float) and not isinstance(number, bool) and 0 < number <= LARGEST / 1000:
         return float(number)
-    raise fault(option, cpu, "give a number of cores greater than 0, such as 4 or 0.5")
+    raise fault(option, cpu, "give a number of cores that a machine can have, such as 4 or 0.5")
 
 
 def bounds(value: Any, option: str, convert: Any) -> Any:
@@ -171,7 +175,26 @@ def names(option: str, value: object) -> tuple[str, ...] | None:
     for name in found:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise fault(option, value, f"{name!r} is not the name of a package")
+        if importlib.util.find_spec(name.partition(".")[0]) is None:
+            raise fault(option, value, f"no package '{name}' can be imported here, so none can come along")
     return found
+
+
+def text(option: str, value: object) -> None:
+    """Raise ValueError unless it is a text with something in it."""
+    if not isinstance(value, str) or not value.strip():
+        raise fault(option, value, "give a name")
+
+
+def check_client(client: object) -> None:
+    import modal
+
+    if client is not None and not isinstance(client, modal.Client):
+        # It may be a token, so it stays out of the message.
+        raise ValueError(
+            f"{OWNER}: client is a {type(client).__name__}; give a modal.Client, such as "
+            "modal.Client.from_credentials(token_id, token_secret), or leave it out"
+        )
 
 
 def check_image(image: object) -> None:

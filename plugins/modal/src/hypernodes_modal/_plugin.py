@@ -11,7 +11,7 @@ def backends() -> list[BackendSpec]:
         BackendSpec(
             name="modal",
             target="hypernodes_modal._backend:ModalBackend",
-            provides=frozenset({"threads", "processes", "modal"}),
+            provides=frozenset({"threads", "processes", "machine", "modal"}),
             default_engine="container",
             modes=("async", "parallel"),
             summary="containers on Modal, with GPUs where they are asked for",

@@ -21,6 +21,9 @@ logger = logging.getLogger("hypernodes")
 LARGEST = 512 * 1024 * 1024
 """Bytes that one request or one shared part may have."""
 
+PROBES = 3
+"""Empty calls that may die in a row: a single container may always be taken away."""
+
 NOTHING = Demand()
 
 
@@ -83,14 +86,15 @@ class ModalSession(Session):
 
     async def _look(self, demand: Demand) -> None:
         try:
-            call = await self.function(demand).spawn.aio(_told(()), b"", {}, None)
-            await call.get.aio()
-            self.proven = True
-        except failures.InternalFailure as error:
-            raise PlaceError(
-                f"containers die as they start: {error}; `modal app logs {self.app.app.app_id}` shows what they said "
-                f"({self.app.dashboard})"
-            ) from error
+            for tries_left in reversed(range(PROBES)):
+                try:
+                    call = await self.function(demand).spawn.aio(_told(()), b"", {}, None)
+                    await call.get.aio()
+                    self.proven = True
+                    break
+                except failures.InternalFailure as error:
+                    if not tries_left:
+                        raise _errors.dying(error, str(self.app.app.app_id), await self.app.last_words()) from error
         finally:
             self._probe = None
 
@@ -185,6 +189,8 @@ class Call:
         except (PlaceError, asyncio.CancelledError):
             raise
         except Exception as error:
+            if self._spawned is None:
+                raise _errors.told(error, "a call was sent", app.dashboard) from error
             # What user code raises is in the reply. So this was raised before the container took the call.
             raise PlaceError(
                 f"a container could not start: {type(error).__name__}: {error}; does the image hold what the backend's "

@@ -28,7 +28,9 @@ def test_memory_arrives_in_mib(memory: Any, mib: Any) -> None:
     assert ModalBackend(memory=memory).memory == mib
 
 
-@pytest.mark.parametrize("memory", ["32 gigs", "lots", "32", "-1GB", 0, -5, 1.5, True, "0GB", ("2GB", "1GB"), ("1GB",)])
+@pytest.mark.parametrize(
+    "memory", ["32 gigs", "lots", "32", "-1GB", 0, -5, 1.5, True, "0GB", "9999TB", ("2GB", "1GB"), ("1GB",)]
+)
 def test_memory_that_modal_would_take_as_nothing_is_refused(memory: Any) -> None:
     with pytest.raises(ValueError, match="ModalBackend: memory="):
         ModalBackend(memory=memory)
@@ -47,7 +49,7 @@ def test_processors_arrive_as_a_number(cpu: Any, cores: Any) -> None:
     assert ModalBackend(cpu=cpu).cpu == cores
 
 
-@pytest.mark.parametrize("cpu", ["four", 0, -1, "0", float("nan"), True, "", (4, 1)])
+@pytest.mark.parametrize("cpu", ["four", 0, -1, "0", float("nan"), 1e9, True, "", (4, 1)])
 def test_processors_that_modal_would_take_as_nothing_are_refused(cpu: Any) -> None:
     with pytest.raises(ValueError, match="ModalBackend: cpu="):
         ModalBackend(cpu=cpu)
@@ -94,6 +96,11 @@ def test_gpu_that_is_no_gpu_is_refused(gpu: Any) -> None:
         {"scaledown_window": 1},
         {"packages": "my_package"},
         {"packages": ["not a name"]},
+        {"packages": ["no_such_package"]},
+        {"app_name": ""},
+        {"app_name": 5},
+        {"environment": ""},
+        {"limits": 5},
         {"image": "python:3.11"},
         {"image": 5},
     ],
@@ -103,6 +110,12 @@ def test_option_out_of_range_is_refused_by_its_name(options: dict[str, Any]) -> 
     (name,) = options
     with pytest.raises(ValueError, match=f"ModalBackend: {name}="):
         ModalBackend(**options)
+
+
+def test_what_is_no_client_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match=r"ModalBackend: client is a str; give a modal\.Client") as caught:
+        ModalBackend(client="as-s3cret")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_message_about_a_timeout_says_what_may_be_given() -> None:
@@ -182,8 +195,8 @@ def test_engines_that_drive_a_cluster_are_refused_with_the_reason() -> None:
     with pytest.raises(IncompatibleEngineError) as caught:
         ModalBackend(engine=DrivenEngine())
     assert str(caught.value).startswith(
-        "ModalBackend cannot run engine 'driven': it requires 'cluster.client', and backend 'modal' provides 'modal', "
-        "'processes', 'threads'; backends that can: "
+        "ModalBackend cannot run engine 'driven': it requires 'cluster.client', and backend 'modal' provides "
+        "'machine', 'modal', 'processes', 'threads'; backends that can: "
     )
     with pytest.raises(IncompatibleEngineError, match="Dask schedules over a cluster of its own"):
         ModalBackend(engine=DaskEngine())

@@ -100,12 +100,11 @@ def _open(wanted: Wanted, address: Address | None) -> None:
             with _loopback() if address is None else contextlib.nullcontext():
                 ray.init(**options)
             return
-        except KeyboardInterrupt:
-            _give_up()
-            raise
         except BaseException as error:
-            # Ray ends the program where nothing answers: SystemExit is among them.
             _give_up()
+            # Ray ends the program where nothing answers. What else is no Exception stops this thread, as Ctrl-C does.
+            if not isinstance(error, (Exception, SystemExit)):
+                raise
             if not tries_left:
                 raise _told(error, address) from error
 

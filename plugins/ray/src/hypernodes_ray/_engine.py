@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hypernodes.plugin import ExecutorEngine, PlaceError, Site, Stage, payload_of
+from hypernodes.plugin import Demand, ExecutorEngine, PlaceError, Site, Stage, payload_of
 
 if TYPE_CHECKING:
     from hypernodes_ray._runtime import Runtime
@@ -28,6 +28,7 @@ class RayEngine(ExecutorEngine):
 
     name: ClassVar[str] = "ray"
     requires: ClassVar[frozenset[str]] = frozenset({HANDLE})
+    opens_on: ClassVar[frozenset[str]] = frozenset({"machine"})
     shares_memory: ClassVar[bool] = False
     by_demand: ClassVar[bool] = True
     overlaps_items: ClassVar[bool] = True
@@ -36,14 +37,13 @@ class RayEngine(ExecutorEngine):
     most_in_chunk: ClassVar[int] = 4096
 
     def make_executor(self, workers: int) -> Executor:
-        raise PlaceError("engine 'ray' runs on RayBackend alone, which has the connection to a cluster")
+        raise PlaceError("engine 'ray' runs in a place, which has the connection to a cluster or can open one")
 
     def open_executor(self, site: Site, workers: int) -> Any:
-        return _Calls(site.handles[HANDLE], workers)
+        return _Calls(_runtime_of(site), workers)
 
     def workers_at(self, site: Site) -> int:
-        runtime: Runtime = site.handles[HANDLE]
-        slots = runtime.slots()
+        slots = _runtime_of(site).slots()
         return slots if site.max_workers is None else min(slots, site.max_workers)
 
     def submit_stage(
@@ -57,6 +57,24 @@ class RayEngine(ExecutorEngine):
 
     def abort_executor(self, executor: Any) -> None:
         executor.stop()
+
+
+def _runtime_of(site: Site) -> Runtime:
+    """What the place drives its cluster with; on a machine that has none, one is started, and ends with the place."""
+    found = site.handles.get(HANDLE)
+    if found is None:
+        session = site.once(HANDLE, _start, lambda session: session.close())
+        found = session.handles[HANDLE]
+    runtime: Runtime = found
+    return runtime
+
+
+def _start() -> Any:
+    from hypernodes_ray._connection import Wanted
+    from hypernodes_ray._session import RaySession
+
+    wanted = Wanted(None, {}, None, log_to_driver=True)
+    return RaySession(wanted, Demand(), None, autoscales=False, engine=RayEngine.name)
 
 
 class _Calls:

@@ -12,6 +12,7 @@ def engines() -> list[EngineSpec]:
             name="ray",
             target="hypernodes_ray._engine:RayEngine",
             requires=frozenset({"ray.runtime"}),
+            opens_on=frozenset({"machine"}),
             summary="tasks and actors of a Ray cluster, driven from here",
         )
     ]

@@ -168,6 +168,21 @@ class Apps:
         if app.stopped:
             yield message("TaskLogsBatch", app_done=True, entry_id=str(seen))
 
+    async def AppFetchLogs(self, request: Any, caller: Caller) -> Any:
+        """The latest lines of a time, of the oldest first; what asks for more than a time and an app is not served."""
+        app = self.records.apps.get(request.app_id)
+        first, last = (stamp.seconds + stamp.nanos / 1e9 for stamp in (request.since, request.until))
+        lines = [line for line in app.logs if first <= line.at <= last]
+        if request.task_id:
+            lines = [line for line in lines if line.container == request.task_id]
+        if request.source:
+            lines = [line for line in lines if line.stream == request.source]
+        lines = lines[-request.limit :]
+        return message(
+            "AppFetchLogsResponse",
+            batches=[message("TaskLogsBatch", task_id=line.container, items=[log_item(line)]) for line in lines],
+        )
+
 
 def refuse_stopped(app: App) -> None:
     if app.stopped:

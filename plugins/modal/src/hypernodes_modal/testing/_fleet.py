@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import time
 from contextlib import suppress
@@ -111,7 +110,7 @@ class Fleet:
             if container.endpoint is not None:
                 await container.endpoint.shut()
             self._launcher.links.release(container.id)
-            shutil.rmtree(self._launcher.home(container), ignore_errors=True)
+            self._launcher.clear(container)
         self._bury(container, problem)
 
     def _bury(self, container: Container, problem: str) -> None:
@@ -236,4 +235,4 @@ def slots(function: Function) -> int:
 
 def last_words(container: Container) -> str:
     lines = container.output.strip().splitlines()[-15:]
-    return "; its last lines:\n" + "\n".join(lines) if lines else ""
+    return "".join(f"\n{line}" for line in lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -71,12 +72,21 @@ class Launcher:
     def home(self, container: Container) -> Path:
         return self.records.home / "containers" / container.id
 
+    def temporary(self, container: Container) -> Path:
+        """Where it puts temporary files: a short path, as programs open sockets there."""
+        return self.records.home / container.id[-6:]
+
+    def clear(self, container: Container) -> None:
+        """Remove the folders of a container that has ended."""
+        for folder in (self.home(container), self.temporary(container)):
+            shutil.rmtree(folder, ignore_errors=True)
+
     async def run(self, container: Container) -> None:
         """Start the container, read what it writes, and note its exit code. OSError, ValueError: it cannot start."""
         assert self.switchboard is not None
         container.endpoint = Endpoint(self.switchboard, container)
         home, root = self.home(container), self.home(container) / "root"
-        for folder in (root, home / "tmp"):
+        for folder in (root, self.temporary(container)):
             folder.mkdir(parents=True)
         url = await container.endpoint.open(self.records.home / container.id)
         self._furnish(container, root)
@@ -171,7 +181,7 @@ class Launcher:
             environment |= records.secrets.get(secret_id).values
         return environment | {
             "HOME": str(root),
-            "TMPDIR": str(home / "tmp"),
+            "TMPDIR": str(self.temporary(container)),
             "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [environment.get("PYTHONPATH")])]),
             "PYTHONUNBUFFERED": "1",
             "MODAL_SERVER_URL": url,

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypernodes_modal.testing._client import close, close_default_client, exported
+from hypernodes_modal.testing._harm import Harm
 from hypernodes_modal.testing._home import Home
 from hypernodes_modal.testing._parts import Parts, Settings
 from hypernodes_modal.testing._records import App, Container, Function, Image, Volume
@@ -252,6 +253,10 @@ class LocalModal:
         """Take a container's machine away: what it was doing begins again in another, and counts as no failure."""
         self.do(lambda: self._started().fleet.kill(container))
 
+    def retire(self, container: Container) -> None:
+        """Let a container end in order, after what it is doing, as one that has had no work for long."""
+        self.do(lambda: self._started().fleet.retire(container))
+
     def stop_app(self, app: App) -> None:
         """Stop an app, as somebody may do in Modal's dashboard."""
         self.do(lambda: self._started().apps.stop(app))
@@ -259,3 +264,10 @@ class LocalModal:
     def crash(self, container: Container, number: int = signal.SIGKILL) -> None:
         """Let a container's process die of a signal, as if of itself."""
         self.do(lambda: self._started().fleet.crash(container, number))
+
+    def harm(self, faults: int | None = None, *, crashes: float = 0.3, pause: float = 0.3, seed: int = 0) -> Harm:
+        """While the block runs, take away containers at random that work on something: `faults` times, or all the time.
+
+        So many of them `crash`, as a share, the others are preempted; between two there are at most `pause` seconds.
+        """
+        return Harm(self, faults, crashes, pause, seed)
