@@ -313,9 +313,9 @@ print(found[2]["boxed"].value, isinstance(found[2]["boxed"], mine.Boxed), found[
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_modules_of_the_user_are_found_behind_rays_client(run_script: Run, tmp_path: Any) -> None:
+def test_modules_of_the_user_are_found_behind_rays_client(run_script: Run, tmp_path: Any, head: Any) -> None:
     (tmp_path / "mine.py").write_text(MINE)
-    said, errors = run_script(CLIENT).communicate(timeout=PATIENCE)
+    said, errors = run_script(CLIENT, CLIENT=head.client).communicate(timeout=PATIENCE)
     assert said.split() == ["12", "True", "ZeroDivisionError", "ray:ray"], errors
 
 

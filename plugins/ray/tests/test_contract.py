@@ -10,7 +10,7 @@ from hypernodes import RayBackend
 from hypernodes.testing import BackendContract, ManifestContract
 from hypernodes_ray._engine import RayEngine
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.slow
 
 
 class TestRay(BackendContract):

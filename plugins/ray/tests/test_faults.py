@@ -296,23 +296,6 @@ def test_shared_input_travels_once(connected: Any) -> None:
     assert Counted.pickled <= 3
 
 
-def test_coroutines_of_many_items_overlap_in_a_worker(connected: Any) -> None:
-    @node(output_name="y")
-    async def wait(x: int) -> int:
-        import asyncio
-
-        global _now, _most
-        _now = globals().get("_now", 0) + 1
-        _most = max(globals().get("_most", 0), _now)
-        await asyncio.sleep(0.05)
-        _now -= 1
-        return _most
-
-    found = Pipeline([wait], backend=RayBackend(max_workers=20)).map(rows(200), output_name="y")
-    # Twenty over two workers; each worker's bound is ten.
-    assert 1 < max(found) <= 10
-
-
 def test_parallel_branches_of_a_run_overlap(connected: Any, tmp_path: Path) -> None:
     def meet(own: str, other: str) -> str:
         (tmp_path / own).touch()

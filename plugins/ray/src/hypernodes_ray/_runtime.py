@@ -16,12 +16,14 @@ from hypernodes_ray._clerk import Clerk
 from hypernodes_ray._losses import Loss, loss_of
 from hypernodes_ray._pool import Pool
 from hypernodes_ray._share import Share, check, largest, room_for
-from hypernodes_ray._worker import Worker, run
+from hypernodes_ray._worker import AwaitingWorker, Worker, run
 
 __all__ = ["Runtime"]
 
 GRACE = 1.0
 """Seconds that a call has to end by itself when nobody wants it any more; then its worker is killed."""
+GRACE_AWAITING = 5.0
+"""The same for coroutines, which are cancelled at once: killing their worker takes down the others that it awaits."""
 PATIENCE = 5.0
 """Seconds that idle actors have to close what they hold."""
 LOOK = 2.0
@@ -76,12 +78,16 @@ class Runtime:
         except Exception as error:
             raise PlaceError(f"the Ray cluster does not answer: {type(error).__name__}: {error}") from error
 
-    def share_for(self, stage: Stage, workers: int) -> Share:
-        """What each call of a stage is given. Raises `PlaceError` where no node can ever give that."""
+    def share_for(self, stage: Stage, workers: int, at_once: int = 0) -> Share:
+        """What each call of a stage is given, in an actor that takes so many `at_once` where that is not 0.
+
+        Raises `PlaceError` where no node can ever give that.
+        """
         demands = stage.demands
         who = demands[0][0] if demands else stage.name
         demand = Demand(*map(max, zip(*(asked for _, asked in demands), strict=True))) if demands else Demand()
-        return self.share(demand, stays=stage.is_stateful or demand.gpus > 0, most=workers, who=who)
+        stays = at_once > 0 or stage.is_stateful or demand.gpus > 0
+        return self.share(demand, stays=stays, most=workers, who=who)._replace(at_once=at_once)
 
     def share(self, demand: Demand, *, stays: bool, most: int, who: str) -> Share:
         share = Share(demand, stays, most, who)
@@ -150,7 +156,7 @@ class Runtime:
         return found
 
     def _pool(self, share: Share) -> Pool:
-        key = Share(share.demand, stays=True)
+        key = Share(share.demand, stays=True, at_once=share.at_once)
         found = self._pools.get(key)
         if found is None:
             found = self._pools[key] = Pool(share, self._clerk, self._actor, self._blobs, self._over)
@@ -162,7 +168,7 @@ class Runtime:
         options = {**share.options(), "max_restarts": 0, "max_task_retries": 0}
         if self._env is not None:
             options["runtime_env"] = self._env
-        return ray.remote(Worker).options(**options).remote()
+        return ray.remote(AwaitingWorker if share.at_once else Worker).options(**options).remote()
 
     def _blobs(self, call: Call) -> dict[str, Any]:
         """References to what the call has in common with others, each of which travels once."""
@@ -189,6 +195,7 @@ class Runtime:
         self._moved = time.monotonic()
         call.ref = None
         if reply is not None:
+            self._lost_nodes.pop(call.payload, None)
             call.give(reply)
         elif loss is not None and loss.unbegun and not self._worn_out(call, loss):
             call.come_back()
@@ -197,7 +204,7 @@ class Runtime:
 
     def _worn_out(self, call: Call, loss: Loss) -> bool:
         """Whether so many nodes died under this very call that it must be the reason."""
-        if not isinstance(loss.error, WorkerLostError) or (call.actor is not None and call is not call.actor.head):
+        if not isinstance(loss.error, WorkerLostError) or not (call.actor is None or call.actor.was_running(call)):
             return False
         self._lost_nodes[call.payload] += 1
         return self._lost_nodes[call.payload] >= NODES_PER_CALL
@@ -213,7 +220,9 @@ class Runtime:
             self._out.pop(call)  # it waits for an actor, which will pass it over
             self._advance_pools()
         else:
-            self._clerk.in_(GRACE, partial(self._kill, call))
+            if call.share.at_once:
+                self._pool(call.share).interrupt(call)
+            self._clerk.in_(GRACE_AWAITING if call.share.at_once else GRACE, partial(self._kill, call))
 
     def _stop(self, owner: object) -> None:
         for call in list(self._out):
