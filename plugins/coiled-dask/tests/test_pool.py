@@ -14,7 +14,8 @@ from dask_clusters import until
 from hypernodes.plugin import payload_of
 from hypernodes_coiled._link import Link
 from hypernodes_coiled._local import LocalCluster
-from hypernodes_coiled._pool import DaskPool, How, Patience
+from hypernodes_coiled._pool import DaskPool, Patience
+from hypernodes_coiled._request import How
 
 REQUEST = payload_of([json.dumps({"format": "unknown"}).encode()], {})
 """A request to which every worker replies that it does not know this format."""

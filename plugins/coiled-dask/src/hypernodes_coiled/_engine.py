@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from hypernodes import GraphError, PlaceError
 from hypernodes.plugin import Batch, ExecutorEngine, Feed, Site, Stage, inside_worker, payload_of
 from hypernodes_coiled._crew import resources_for
-from hypernodes_coiled._pool import DaskPool, How, Request, Turns
+from hypernodes_coiled._pool import DaskPool
+from hypernodes_coiled._request import How, Request, Turns
 from hypernodes_coiled._session import SESSION, DaskSession
 
 __all__ = ["DaskEngine"]

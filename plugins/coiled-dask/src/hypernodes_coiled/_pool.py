@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Coroutine, Mapping
-from concurrent.futures import CancelledError, Future, InvalidStateError
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from concurrent.futures import CancelledError, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from distributed import KilledWorker
@@ -22,9 +22,10 @@ from hypernodes import PlaceError, WorkerLostError
 from hypernodes_coiled._crew import Crew, crew_of
 from hypernodes_coiled._errors import NoWorkersError, SchedulerLostError
 from hypernodes_coiled._link import Link
+from hypernodes_coiled._request import How, Out, Request
 from hypernodes_coiled._runner import NobodyWaits, run_request
 
-__all__ = ["DaskPool", "How", "Patience", "Request", "Turns"]
+__all__ = ["DaskPool", "Patience"]
 
 T = TypeVar("T")
 
@@ -48,54 +49,6 @@ class Patience:
     connection: float = 30.0
 
 
-class Turns:
-    """Lets so many requests at a time be with the cluster; None lets all."""
-
-    def __init__(self, at_once: int | None = None) -> None:
-        self._turns = nullcontext() if at_once is None else asyncio.Semaphore(at_once)
-
-    async def __aenter__(self) -> None:
-        await self._turns.__aenter__()
-
-    async def __aexit__(self, *fault: Any) -> None:
-        await self._turns.__aexit__(*fault)
-
-
-@dataclass(frozen=True, eq=False)
-class How:
-    """How requests are carried: their name on the dashboard, and what each uses of its worker's resources."""
-
-    label: str = "request"
-    resources: Mapping[str, float] | None = None
-    priority: int = 0
-    turns: Turns = field(default_factory=Turns)
-
-
-class Request(Future[bytes]):
-    """A request that is out. One that is given up is stopped on its worker, too."""
-
-    def __init__(self, pool: DaskPool) -> None:
-        super().__init__()
-        self._pool = pool
-
-    def cancel(self) -> bool:
-        if self.cancelled():
-            return True
-        given_up = super().cancel()
-        if given_up:
-            self._pool.give_up(self)
-        return given_up
-
-
-@dataclass(eq=False)
-class _Out:
-    """What the loop knows of a request: its task here, the key of its Dask task, and what was decided over its head."""
-
-    verdict: asyncio.Future[None]
-    carrier: asyncio.Task[None] | None = None
-    resources: Mapping[str, float] | None = None
-
-
 class DaskPool:
     """An executor of bytes on a cluster. `lost` says that its scheduler is; a new one is needed then.
 
@@ -106,8 +59,8 @@ class DaskPool:
         self.link, self.patience, self.may_end_workers = link, patience, may_end_workers
         self.lost: SchedulerLostError | None = None
         self.home = 0
-        self._outs: dict[Request, _Out] = {}
-        self._keys: dict[str, _Out] = {}
+        self._outs: dict[Request, Out] = {}
+        self._keys: dict[str, Out] = {}
         self._kept: dict[str, asyncio.Task[Any]] = {}
         self._crew = Crew({})
         self._closing = asyncio.Event()
@@ -130,7 +83,7 @@ class DaskPool:
         """Send a request. Its future fails with `WorkerLostError` when its worker died under it."""
         if self.lost is not None:
             raise self.lost
-        request = Request(self)
+        request = Request(self.give_up)
         self.link.post(self._begin, request, payload, blobs, how)
         return request
 
@@ -153,7 +106,7 @@ class DaskPool:
         if request.cancelled():
             return
         loop = self.link.loop
-        out = self._outs[request] = _Out(loop.create_future(), resources=how.resources)
+        out = self._outs[request] = Out(loop.create_future(), resources=how.resources)
         out.carrier = loop.create_task(self._carry(request, out, payload, blobs, how))
 
     def _drop(self, request: Request) -> None:
@@ -161,7 +114,7 @@ class DaskPool:
         if out is not None and out.carrier is not None:
             out.carrier.cancel()
 
-    async def _carry(self, request: Request, out: _Out, payload: bytes, blobs: Mapping[str, bytes], how: How) -> None:
+    async def _carry(self, request: Request, out: Out, payload: bytes, blobs: Mapping[str, bytes], how: How) -> None:
         """Bring a request home, or settle its future with why that can not be."""
         trying = self.link.loop.create_task(self._try(out, payload, blobs, how))
         ends: set[asyncio.Future[Any]] = {trying, out.verdict}
@@ -183,7 +136,7 @@ class DaskPool:
                 one.add_done_callback(_seen)
             self._outs.pop(request, None)
 
-    async def _try(self, out: _Out, payload: bytes, blobs: Mapping[str, bytes], how: How) -> bytes:
+    async def _try(self, out: Out, payload: bytes, blobs: Mapping[str, bytes], how: How) -> bytes:
         async with how.turns:
             for _ in range(ATTEMPTS):
                 shipped: dict[str, Any] = {}
@@ -204,7 +157,7 @@ class DaskPool:
             )
 
     async def _ask_worker(
-        self, out: _Out, payload: bytes, blobs: Mapping[str, bytes], how: How, shipped: dict[str, Any]
+        self, out: Out, payload: bytes, blobs: Mapping[str, bytes], how: How, shipped: dict[str, Any]
     ) -> bytes:
         key = f"hypernodes-{how.label}-{uuid.uuid4().hex}"
         client = self.link.client
@@ -287,7 +240,7 @@ class DaskPool:
         """While requests are out, look whether somebody is there to serve them."""
         self.link.client.subscribe_topic(_TOPIC, self._heard)
         idle = 0.0
-        unserved: dict[_Out, float] = {}
+        unserved: dict[Out, float] = {}
         clock = self.link.loop.time
         tick = min(_TICK, self.patience.workers / 4, self.patience.scheduler / 4)
         while self.lost is None and not self._closing.is_set():
@@ -343,7 +296,7 @@ class DaskPool:
             self._judge(out, self.lost)
 
     @staticmethod
-    def _judge(out: _Out, error: PlaceError) -> None:
+    def _judge(out: Out, error: PlaceError) -> None:
         if not out.verdict.done():
             out.verdict.set_exception(error)
 

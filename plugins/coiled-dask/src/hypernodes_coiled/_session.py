@@ -15,7 +15,8 @@ from hypernodes_coiled._clusters import Place
 from hypernodes_coiled._crew import Crew
 from hypernodes_coiled._errors import SchedulerLostError
 from hypernodes_coiled._link import Link
-from hypernodes_coiled._pool import DaskPool, How, Patience, Request
+from hypernodes_coiled._pool import DaskPool, Patience
+from hypernodes_coiled._request import How, Request
 from hypernodes_coiled._versions import check_versions
 
 __all__ = ["CLIENT", "SESSION", "DaskSession"]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,15 @@ def test_nothing_is_started_before_the_first_run_and_one_cluster_serves_all_unti
     assert HUSHED not in caplog.text
     assert TOKEN not in caplog.text
     assert any("is ready; its dashboard is http" in line for line in caplog.messages)
+
+
+def test_packages_of_this_machine_go_with_the_cluster_where_no_software_is_named(plane: ControlPlane) -> None:
+    wanted = ["dask", "distributed", "cloudpickle", "pluggy"]
+    with backend(software=None, package_sync_only=wanted) as place:
+        assert Pipeline(nodes=[double], backend=place).run(x=1) == {"doubled": 2}
+    (environment,) = plane.asked("environment")
+    sent = {package["name"]: package["specifier"] for package in environment.body["packages"]}
+    assert {name: f"=={version(name)}" for name in wanted}.items() <= sent.items()
 
 
 def test_cluster_that_was_idle_too_long_is_started_again_for_the_next_run(
