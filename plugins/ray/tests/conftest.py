@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_support import PATIENCE
 
 CPUS = 2
-PATIENCE = 240
 HEAD = Path(__file__).with_name("head.py")
 
 
@@ -88,9 +88,9 @@ def environment() -> dict[str, str]:
         # By default Ray's workers give way to every other process, and starve where other tests run.
         "RAY_worker_niceness": "0",
         # How long a server may take to start for a client of Ray's: half a minute is short on a busy machine.
-        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": str(PATIENCE),
-        "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": str(PATIENCE),
-        "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": str(PATIENCE),
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": f"{PATIENCE:.0f}",
+        "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": f"{PATIENCE:.0f}",
+        "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": f"{PATIENCE:.0f}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ray_support import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-
-PATIENCE = 240.0
 
 Run = Callable[..., "subprocess.Popen[str]"]
 

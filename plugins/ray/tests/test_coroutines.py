@@ -13,23 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_support import PATIENCE, rows, wait_for
 
 from hypernodes import Pipeline, RayBackend, WorkerLostError, node, resource
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-
-PATIENCE = 120.0
-
-
-def rows(count: int) -> list[dict[str, Any]]:
-    return [{"x": x} for x in range(count)]
-
-
-def wait_for(condition: Any) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.02)
 
 
 def test_coroutines_of_many_items_overlap_in_a_worker(connected: Any) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_support import PATIENCE, rows, wait_for
 
 from hypernodes import (
     Failure,
@@ -27,23 +28,9 @@ from hypernodes.plugin import Demand
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-PATIENCE = 60.0
-
 
 def Pipeline(nodes: list[Any], **options: Any) -> _Pipeline:
     return _Pipeline(nodes=nodes, name="main", **{"backend": RayBackend(max_workers=2), **options})
-
-
-def rows(count: int) -> list[dict[str, Any]]:
-    return [{"x": x} for x in range(count)]
-
-
-def wait_for(condition: Any) -> None:
-    """Wait until it holds, with a bound that only a hang reaches."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:

@@ -28,6 +28,8 @@ PATIENCE = 5.0
 """Seconds that idle actors have to close what they hold."""
 LOOK = 2.0
 """Seconds between two looks at whether calls that wait can ever run."""
+FRESH = 1.0
+"""Seconds for which it is taken as known what nodes there are: a run asks several times before its first call."""
 KEPT = 64
 """How many blobs stay in the object store for calls that may need them again."""
 NODES_PER_CALL = 3
@@ -52,6 +54,7 @@ class Runtime:
         self._refs: OrderedDict[str, Any] = OrderedDict()
         self._out: dict[Call, None] = {}
         self._lost_nodes: Counter[bytes] = Counter()
+        self._nodes: tuple[float, list[dict[str, float]]] | None = None
         self._moved = time.monotonic()
         self._looking = self._closed = False
         self._clerk = Clerk(self._broke)
@@ -72,11 +75,16 @@ class Runtime:
                 "the connection to the Ray cluster is closed (ray.shutdown() was called, or the cluster ended); call "
                 "backend.close() and run again to connect anew"
             )
+        known = self._nodes
+        if known is not None and time.monotonic() - known[0] < FRESH:
+            return known[1]
         try:
             listed: Any = ray  # whose functions say nothing of types
-            return [node["Resources"] for node in listed.nodes() if node["Alive"]]
+            found = [node["Resources"] for node in listed.nodes() if node["Alive"]]
         except Exception as error:
             raise PlaceError(f"the Ray cluster does not answer: {type(error).__name__}: {error}") from error
+        self._nodes = time.monotonic(), found
+        return found
 
     def share_for(self, stage: Stage, workers: int, at_once: int = 0) -> Share:
         """What each call of a stage is given, in an actor that takes so many `at_once` where that is not 0.
