@@ -235,7 +235,7 @@ def test_actor_that_nobody_waits_for_any_more_is_given_up(connected: Any) -> Non
     session: Any = RayBackend().open()
     try:
         runtime = session.handles["ray.runtime"]
-        share = runtime.share(Demand(cpus=2), stays=True, most=1, who="main > heavy")
+        share = runtime.cluster.share(Demand(cpus=2), stays=True, most=1, who="main > heavy")
         call = runtime.submit(share, b"", {}, owner=session)
         wait_for(pending)
         assert call.cancel()

@@ -47,7 +47,7 @@ class RayEngine(ExecutorEngine):
 
     def workers_at(self, site: Site) -> int:
         runtime: Runtime = site.handles[HANDLE]
-        slots = runtime.slots()
+        slots = runtime.cluster.slots()
         return slots if site.max_workers is None else min(slots, site.max_workers)
 
     def submit_stage(
@@ -82,7 +82,7 @@ class _Calls:
             if len(self._asked) >= STAGES_KNOWN:
                 self._asked.clear()
             # Looked at once for each stage: it takes 30 us, and raises what the cluster can never give.
-            found = (stage, self.runtime.share_for(stage, self.workers, at_once))
+            found = (stage, self.runtime.cluster.share_for(stage, self.workers, at_once))
             self._asked[id(stage), at_once] = found
         return self.runtime.submit(found[1], payload, blobs, owner=self)
 

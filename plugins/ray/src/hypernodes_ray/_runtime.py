@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from hypernodes.plugin import Demand, PlaceError, Stage, WorkerLostError
+from hypernodes.plugin import PlaceError, WorkerLostError
 from hypernodes_ray._call import Call
 from hypernodes_ray._clerk import Clerk
+from hypernodes_ray._cluster import Cluster, free_now
 from hypernodes_ray._losses import Loss, loss_of
 from hypernodes_ray._pool import Pool
-from hypernodes_ray._share import Share, check, largest, room_for
+from hypernodes_ray._share import Share, room_for
 from hypernodes_ray._worker import AwaitingWorker, Worker, run
 
 __all__ = ["Runtime"]
@@ -28,8 +28,6 @@ PATIENCE = 5.0
 """Seconds that idle actors have to close what they hold."""
 LOOK = 2.0
 """Seconds between two looks at whether calls that wait can ever run."""
-FRESH = 1.0
-"""Seconds for which it is taken as known what nodes there are: a run asks several times before its first call."""
 KEPT = 64
 """How many blobs stay in the object store for calls that may need them again."""
 NODES_PER_CALL = 3
@@ -47,73 +45,19 @@ class Runtime:
     """
 
     def __init__(self, runtime_env: Mapping[str, Any] | None, *, autoscales: bool) -> None:
-        self.autoscales = autoscales
+        self.cluster = Cluster(autoscales=autoscales)
         self._env = None if runtime_env is None else dict(runtime_env)
         self._tasks: dict[Share, Any] = {}
         self._pools: dict[Share, Pool] = {}
         self._refs: OrderedDict[str, Any] = OrderedDict()
         self._out: dict[Call, None] = {}
         self._lost_nodes: Counter[bytes] = Counter()
-        self._nodes: tuple[float, list[dict[str, float]]] | None = None
         self._moved = time.monotonic()
-        self._looking = self._closed = False
+        self._looking = False
         self._clerk = Clerk(self._broke)
         _open[self] = None
 
     # -- what engines ask
-
-    def slots(self) -> int:
-        """How many calls of one CPU the cluster can hold now, at least one."""
-        return max(1, room_for(Share(Demand()), self.nodes()))
-
-    def nodes(self) -> list[dict[str, float]]:
-        """What each living node of the cluster has."""
-        import ray
-
-        if self._closed or not ray.is_initialized():
-            raise PlaceError(
-                "the connection to the Ray cluster is closed (ray.shutdown() was called, or the cluster ended); call "
-                "backend.close() and run again to connect anew"
-            )
-        known = self._nodes
-        if known is not None and time.monotonic() - known[0] < FRESH:
-            return known[1]
-        try:
-            listed: Any = ray  # whose functions say nothing of types
-            found = [node["Resources"] for node in listed.nodes() if node["Alive"]]
-        except Exception as error:
-            raise PlaceError(f"the Ray cluster does not answer: {type(error).__name__}: {error}") from error
-        self._nodes = time.monotonic(), found
-        return found
-
-    def share_for(self, stage: Stage, workers: int, at_once: int = 0) -> Share:
-        """What each call of a stage is given, in an actor that takes so many `at_once` where that is not 0.
-
-        Raises `PlaceError` where no node can ever give that.
-        """
-        demands = stage.demands
-        who = demands[0][0] if demands else stage.name
-        demand = Demand(*map(max, zip(*(asked for _, asked in demands), strict=True))) if demands else Demand()
-        stays = at_once > 0 or stage.is_stateful or demand.gpus > 0
-        return self.share(demand, stays=stays, most=workers, who=who)._replace(at_once=at_once)
-
-    def share(self, demand: Demand, *, stays: bool, most: int, who: str) -> Share:
-        share = Share(demand, stays, most, who)
-        check(share)
-        nodes = self.nodes()
-        room = room_for(share, nodes)
-        if not room:
-            told = (
-                f"node '{who}' asks for {share.asked} for each call, and no node of the Ray cluster has that: the most "
-                f"that one has is {largest(nodes)}"
-            )
-            if not self.autoscales:
-                raise PlaceError(
-                    f"{told}; ask for less in @node(resources=...), start a node that has it, or say "
-                    "RayBackend(autoscales=True) for a cluster that adds nodes when work waits for them"
-                )
-            warnings.warn(f"{told} now; it waits until the cluster adds one", stacklevel=2)
-        return share._replace(most=max(1, min(most, room or most)))
 
     def submit(self, share: Share, payload: bytes, blobs: Mapping[str, bytes], owner: object) -> Future[bytes]:
         """Send one request; the future gives the reply."""
@@ -136,7 +80,7 @@ class Runtime:
         if call.done():
             return
         try:
-            if self._closed:
+            if self.cluster.closed:
                 raise PlaceError("the connection to the Ray cluster is closed")
             self._out[call] = None
             self._look_soon()
@@ -256,19 +200,19 @@ class Runtime:
 
     def _look(self) -> None:
         self._looking = False
-        if not self._out or self._closed:
+        if not self._out or self.cluster.closed:
             return
         self._look_soon()
         if time.monotonic() - self._moved < LOOK:
             return
         try:
-            nodes = self.nodes()
+            nodes = self.cluster.nodes()
         except PlaceError as error:
             self._fail_all(error)
             return
         shares = {call.share for call in self._out}
         for share in shares:
-            if not self.autoscales and not room_for(share, nodes):
+            if not self.cluster.autoscales and not room_for(share, nodes):
                 told = PlaceError(
                     f"node '{share.who}' asks for {share.asked} for each call, and the Ray node that had it is gone"
                 )
@@ -310,7 +254,7 @@ class Runtime:
     def _end(self) -> None:
         import ray
 
-        self._closed = True
+        self.cluster.closed = True
         if ray.is_initialized():
             gone = [one for pool in self._pools.values() for one in pool.close()]
             for call in list(self._out):
@@ -325,16 +269,3 @@ class Runtime:
         self._pools.clear()
         self._refs.clear()
         self._tasks.clear()
-
-
-def free_now() -> list[dict[str, float]]:
-    """What is free on each node, or, where Ray does not tell it node by node, in all."""
-    import ray
-    from ray._private import state
-
-    client: Any = ray.util.client.ray
-    listed: Any = getattr(state, "available_resources_per_node", None)
-    if listed is None or client.is_connected():
-        listed = ray
-        return [listed.available_resources()]
-    return list(listed().values())
