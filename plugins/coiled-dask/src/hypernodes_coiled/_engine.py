@@ -39,6 +39,8 @@ class DaskEngine(ExecutorEngine):
     # A task costs about 2.5 ms of CPU in client, scheduler and worker; of 200 ms that is 1.3 %.
     chunk_seconds: ClassVar[float] = 0.2
     most_in_chunk: ClassVar[int] = 4096
+    # One waits on its worker while another runs there, and one with the scheduler, for the first worker that is free.
+    queued_per_worker: ClassVar[int] = 2
 
     priority: int = 0
 
