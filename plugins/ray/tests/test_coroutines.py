@@ -51,7 +51,7 @@ def test_coroutine_that_waits_for_all_others_holds_none_of_them_up(connected: An
 
 @pytest.mark.parametrize("blocks", [False, True], ids=["awaits", "blocks"])
 def test_stopped_coroutines_end_and_those_of_another_run_go_on(connected: Any, tmp_path: Path, blocks: bool) -> None:
-    go, ended = tmp_path / "go", tmp_path / "ended"
+    go, home, ended = tmp_path / "go", tmp_path / "home", tmp_path / "ended"
 
     @node(output_name="y")
     async def patient(x: int) -> int:
@@ -65,6 +65,8 @@ def test_stopped_coroutines_end_and_those_of_another_run_go_on(connected: Any, t
     async def endless(x: int) -> int:
         if x == 0:
             return x
+        while not home.exists():  # what holds up the loop would hold up the reply for its neighbour
+            await asyncio.sleep(0.01)
         (tmp_path / f"running{x}").touch()
         try:
             if blocks:
@@ -85,6 +87,7 @@ def test_stopped_coroutines_end_and_those_of_another_run_go_on(connected: Any, t
         wait_for(lambda: all((tmp_path / f"there{x}").exists() for x in range(6)))
         with closing(Pipeline([endless], backend=backend).map_iter(rows(2), output_name="y")) as stream:
             assert next(stream) == 0
+            home.touch()
             wait_for((tmp_path / "running1").exists)
         if not blocks:
             wait_for(ended.exists)
