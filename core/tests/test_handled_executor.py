@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from hypernodes import LocalBackend, Pipeline, PlaceError, node, resource
+from hypernodes import IncompatibleEngineError, LocalBackend, Pipeline, PlaceError, node, resource
 from hypernodes.plugin import (
     Backend,
     Demand,
@@ -233,3 +233,20 @@ def test_executor_that_takes_back_whatever_it_has_ends_the_run() -> None:
     pipeline = Pipeline(nodes=[node(lambda x: x, output_name="y")], backend=LocalBackend(engine=WithdrawingEngine()))
     with pytest.raises(PlaceError, match=r"cancelled \d+ requests in a row that nobody had given up"):
         pipeline.map([{"x": 1}, {"x": 2}])
+
+
+@dataclass(frozen=True)
+class PickyEngine(DeskEngine):
+    """Needs another place where it is given an option."""
+
+    seat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seat:
+            object.__setattr__(self, "requires", frozenset({"desk", "chair"}))
+
+
+def test_what_an_engine_was_given_decides_what_it_requires(desk: Desk) -> None:
+    DeskBackend(desk=desk, engine=PickyEngine())
+    with pytest.raises(IncompatibleEngineError, match="it requires 'chair', and backend 'desk' provides 'desk'"):
+        DeskBackend(desk=desk, engine=PickyEngine(seat=True))

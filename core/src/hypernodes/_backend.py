@@ -198,7 +198,8 @@ def _engine_spec(owner: str, backend: Backend) -> EngineSpec:
     if isinstance(engine, str):
         return _registry.engine_spec(engine)
     if isinstance(engine, Engine):
-        return engine.spec()
+        # An instance may require other things than its class: what it was given decides.
+        return replace(engine.spec(), requires=engine.requires)
     if isinstance(engine, type) and issubclass(engine, Engine):
         raise IncompatibleEngineError(
             f"{owner}: engine={engine.__name__} is a class; call it: engine={engine.__name__}()"

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from hypernodes._scope import SharedScope, close_process
     from hypernodes._signing import SigningKey, signing_key_of
     from hypernodes._starting import starting
+    from hypernodes._table import Table
     from hypernodes._tally import Part, Speed, Tally, counted, duration, printable
     from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_rows_async, run_step, run_task
     from hypernodes._threads import ThreadPool
@@ -91,6 +92,7 @@ __all__ = [
     "Speed",
     "Stage",
     "Step",
+    "Table",
     "Tally",
     "Task",
     "ThreadPool",
@@ -148,6 +150,7 @@ _HOMES = {
     "_scope": ("SharedScope", "close_process"),
     "_signing": ("SigningKey", "signing_key_of"),
     "_starting": ("starting",),
+    "_table": ("Table",),
     "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_rows_async", "run_step", "run_task"),
     "_threads": ("ThreadPool",),
     "_whole": ("write_whole",),

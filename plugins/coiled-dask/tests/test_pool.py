@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
 import dask
 import pytest
-from dask_clusters import until
+from dask_clusters import Harmed, until
+from distributed import Client
 
+from hypernodes import DaskBackend, Pipeline, node
 from hypernodes.plugin import payload_of
 from hypernodes_coiled._link import Link
 from hypernodes_coiled._local import LocalCluster
@@ -56,3 +59,23 @@ def test_own_source_is_not_read_for_each_request(pool: DaskPool) -> None:
     read = lambda dask_scheduler: [list(one.code) for one in dask_scheduler.computations]  # noqa: E731
     told = link.start(lambda: link.client.run_on_scheduler(read)).result(60)
     assert told and not any(told[-1])
+
+
+@pytest.mark.slow
+def test_task_whose_worker_dies_is_not_tried_again_by_dask_itself(harmed: Harmed) -> None:
+    die = node(lambda x: os._exit(1), output_name="y")
+    for _ in range(4):
+        harmed.worker()
+    with DaskBackend(harmed.address) as backend:
+        (found,) = Pipeline(nodes=[die], backend=backend).map([{"x": 1}], on_error="return", output_name="y")
+        assert "died while it ran this item" in found.message
+        with Client(harmed.address, set_as_default=False) as client:
+            starts = client.run_on_scheduler(
+                lambda dask_scheduler: [
+                    key for key, _, state, *_ in dask_scheduler.transition_log if state == "processing"
+                ]
+            )
+            left = len(client.scheduler_info()["workers"])
+    ours = [key for key in starts if key.startswith("hypernodes-")]
+    assert len(ours) == len(set(ours)) == 3  # twice among others, and once alone
+    assert left == 1

@@ -41,6 +41,23 @@ def test_partitions_and_batch_size_say_the_same_thing_twice() -> None:
         DaftEngine(partitions=5, batch_size=10)
 
 
+def test_runner_that_daft_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="runner='dask'; Daft has the runners 'native' and 'ray'"):
+        DaftEngine(runner="dask")
+
+
+@pytest.mark.parametrize("option", ["partitions", "window"])
+def test_options_that_mean_nothing_on_ray_are_refused(option: str) -> None:
+    cut: dict[str, int] = {option: 5}
+    with pytest.raises(ValueError, match=f"{option}=5 means nothing with runner='ray', .*: batch_size=100"):
+        DaftEngine(runner="ray", **cut)
+
+
+def test_runner_for_ray_needs_a_place_that_has_ray() -> None:
+    with pytest.raises(IncompatibleEngineError, match=r"requires 'ray.runtime', and backend 'local' provides"):
+        LocalBackend(engine=DaftEngine(runner="ray"))
+
+
 @pytest.mark.parametrize("option", ["node_execution", "map_execution"])
 def test_modes_are_refused_with_the_reason(option: str) -> None:
     named: dict[str, Any] = {option: "parallel"}

@@ -111,6 +111,18 @@ def test_inputs_are_shared_and_defaults_honoured() -> None:
     compare({"y": [1, 11, 21, 31]}, map_frame(pipeline, texts(), inputs={"by": 10}).to_pydict())
 
 
+def test_column_goes_before_an_input_that_all_rows_share() -> None:
+    assert map_frame(STATS, texts(), inputs={"text": "shared"}).to_pydict() == map_frame(STATS, texts()).to_pydict()
+
+
+@pytest.mark.parametrize("on_error", ["raise", "return"])
+def test_no_rows_give_no_rows_and_every_column_empty(on_error: str, tmp_path: Path) -> None:
+    found = map_frame(STATS, texts().where(daft.col("number") > 1000), keep=["number"], on_error=on_error)
+    assert not any(found.to_pydict().values())
+    found.write_parquet(str(tmp_path / "out"))
+    assert daft.read_parquet(f"{tmp_path}/out/*.parquet").column_names == found.column_names
+
+
 def test_pipeline_that_reads_no_column_runs_for_each_row() -> None:
     pipeline = Pipeline(nodes=[node(lambda by: by, output_name="y")])
     compare(
@@ -387,6 +399,8 @@ def test_names_that_mean_two_things_or_nothing_are_refused() -> None:
 def test_mistakes_are_told_before_anything_runs() -> None:
     with pytest.raises(UnknownOutputError, match=r"'lenght'.*did you mean 'length'"):
         map_frame(STATS, texts(), output_nodes=["lenght"])
+    with pytest.raises(TypeError, match=r"output_nodes=\['length'\]"):
+        map_frame(STATS, texts(), output_nodes="length")
     with pytest.raises(MissingInputError, match="'text'"):
         map_frame(STATS, texts().exclude("text"))
     with pytest.raises(UnknownInputError, match="'txt'"):

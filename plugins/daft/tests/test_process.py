@@ -111,7 +111,7 @@ def test_native_runner_is_claimed_where_daft_would_choose_ray(tmp_path: Path) ->
 
 
 def test_process_that_runs_daft_on_ray_is_refused(tmp_path: Path) -> None:
-    # Ray itself is not among the tests' libraries: what Daft says in such a process is all that is put in its place.
+    # No cluster is started for this: what Daft says in such a process is all that is put in its place.
     done = run(
         """
         import daft
@@ -130,6 +130,25 @@ def test_process_that_runs_daft_on_ray_is_refused(tmp_path: Path) -> None:
         tmp_path,
     )
     assert done.stdout.startswith("this process already runs Daft on 'ray', and Daft has one runner for each process.")
+
+
+def test_process_that_runs_daft_natively_is_refused_to_run_it_on_ray(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not in this environment")
+    done = run(
+        """
+        from hypernodes_daft import _ray
+        pipeline.map(rows)
+        try:
+            _ray.claim()
+        except PlaceError as error:
+            print(error)
+        assert pipeline.map(rows, output_name="y")[-1] == 300
+        """,
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("this process already runs Daft on 'native', and Daft has one runner for")
+    assert "Run one of them in another process" in done.stdout
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")

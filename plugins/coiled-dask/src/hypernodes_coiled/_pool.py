@@ -22,6 +22,7 @@ from hypernodes import PlaceError, WorkerLostError
 from hypernodes_coiled._crew import Crew, crew_of
 from hypernodes_coiled._errors import NoWorkersError, SchedulerLostError
 from hypernodes_coiled._link import Link
+from hypernodes_coiled._once import PREFIX
 from hypernodes_coiled._request import How, Out, Request
 from hypernodes_coiled._runner import NobodyWaits, run_request
 
@@ -159,7 +160,7 @@ class DaskPool:
     async def _ask_worker(
         self, out: Out, payload: bytes, blobs: Mapping[str, bytes], how: How, shipped: dict[str, Any]
     ) -> bytes:
-        key = f"hypernodes-{how.label}-{uuid.uuid4().hex}"
+        key = f"{PREFIX}{how.label}-{uuid.uuid4().hex}"
         client = self.link.client
         parts = [await self._part(digest, blob, shipped) for digest, blob in blobs.items()]
         body = payload if len(payload) <= EMBEDDED else await self._undisturbed(self._scatter(payload))

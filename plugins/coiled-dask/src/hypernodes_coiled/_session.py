@@ -15,6 +15,7 @@ from hypernodes_coiled._clusters import Place
 from hypernodes_coiled._crew import Crew
 from hypernodes_coiled._errors import SchedulerLostError
 from hypernodes_coiled._link import Link
+from hypernodes_coiled._once import Once
 from hypernodes_coiled._pool import DaskPool, Patience
 from hypernodes_coiled._request import How, Request
 from hypernodes_coiled._versions import check_versions
@@ -91,6 +92,7 @@ class DaskSession(Session):
         link = Link(place.address, place.security, timeout=self._patience.connection)
         try:
             check_versions(link)
+            link.start(lambda: link.client.register_plugin(Once())).result()
             may_end = place.may_end_workers if self._may_end_workers is None else self._may_end_workers
             return DaskPool(link, self._patience, may_end_workers=may_end)
         except BaseException:

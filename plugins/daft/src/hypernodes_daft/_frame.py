@@ -58,6 +58,10 @@ def map_frame(
     daft = _runner.native()
     _check_options(pipeline, on_error, batch_size, check_native)
     frame = opened(daft, source, format)
+    if isinstance(output_nodes, str):
+        raise TypeError(
+            f"map_frame: output_nodes={output_nodes!r}; give a list of outputs: output_nodes=[{output_nodes!r}]"
+        )
     wanted = list(dict.fromkeys(pipeline.output_names if output_nodes is None else output_nodes))
     pipeline.graph.check_outputs(wanted)
     shared = dict(inputs or {})

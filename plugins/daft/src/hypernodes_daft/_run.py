@@ -180,12 +180,11 @@ class _Run:
             failures = {
                 at: failed for at, row in enumerate(some) if store.failed and (failed := store.failure(row)) is not None
             }
-            if failures:
-                values: list[tuple[Any, ...] | None] = [
-                    None if at in failures else store.outputs([row])[0] for at, row in enumerate(some)
-                ]
+            values: Sequence[tuple[Any, ...] | None]
+            if failures:  # where all failed, there may be no column
+                values = [None if at in failures else store.outputs([row])[0] for at, row in enumerate(some)]
             else:
-                values = list(store.outputs(some))
+                values = store.outputs(some)
             batches.append(Batch(store.first + some[0], values, failures))
         self.news.put(batches)
 

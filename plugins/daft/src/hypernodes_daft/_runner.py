@@ -10,7 +10,7 @@ from types import ModuleType
 
 from hypernodes.plugin import PlaceError
 
-__all__ = ["in_query", "load", "native"]
+__all__ = ["in_query", "load", "native", "quiet"]
 
 in_query: ContextVar[bool] = ContextVar("hypernodes_daft_in_query", default=False)
 """Whether this code runs for a query of Daft's, where another query would wait for threads that the first one holds."""
@@ -30,6 +30,11 @@ def load() -> ModuleType:
     import daft
 
     return daft
+
+
+def quiet() -> dict[str, str]:
+    """The environment of processes elsewhere that load Daft: what the user says here holds there."""
+    return {name: os.environ.get(name, value) for name, value in _QUIET.items()}
 
 
 def native() -> ModuleType:
@@ -58,8 +63,8 @@ def native() -> ModuleType:
             if found != "native":
                 raise PlaceError(
                     f"this process already runs Daft on '{found}', and Daft has one runner for each process. The "
-                    "engine 'daft' needs the native one: call daft.set_runner_native() before anything else uses Daft, "
-                    "or run this pipeline in a process of its own"
+                    "engine 'daft' and map_frame need the native one: call daft.set_runner_native() before anything "
+                    "else uses Daft, or run this pipeline in a process of its own"
                 ) from error
         _claimed = os.getpid()
     return daft

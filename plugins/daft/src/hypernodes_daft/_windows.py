@@ -9,12 +9,12 @@ __all__ = ["Windows"]
 
 SECONDS = 1.0
 """What a window should take. Longer ones hold more in memory than is worked on, shorter ones cost a query each."""
-GROWTH = 8
+GROWTH = 64
 BYTES = 64_000_000
 
 
 class Windows:
-    """The size of the next window. It grows at most eightfold, within `most` rows and 64 MB as far as can be told."""
+    """The size of the next window. It grows at most 64-fold, within `most` rows and 64 MB as far as can be told."""
 
     def __init__(self, most: int, first: int) -> None:
         self.most = self._room = most
