@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def start_script(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a script as a program of its own, with what more its environment is to hold; it is ended with the test."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(source: str, *options: str, **environment: str) -> subprocess.Popen[str]:
+        path = tmp_path / f"script_{len(running)}.py"
+        path.write_text(source)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        command = [sys.executable, *options, str(path)]
+        running.append(subprocess.Popen(command, env={**os.environ, **environment}, cwd=tmp_path, text=True, **pipes))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
 
 
 def pytest_configure() -> None:

@@ -18,6 +18,8 @@ from hypernodes import Pipeline, RayBackend, node
 
 WORKERS = 2
 TURNS = 3 if QUICK else 5
+AT_ONCE = 200
+"""Coroutines that two workers await at once."""
 
 
 def add(x: int) -> int:
@@ -35,9 +37,13 @@ def sleep(x: int) -> int:
     return x
 
 
-async def wait(x: int) -> int:
-    await asyncio.sleep(0.05)
+async def wait(x: int, seconds: float = 0.05) -> int:
+    await asyncio.sleep(seconds)
     return x
+
+
+def uneven(x: int) -> float:
+    return 1.0 if x % 50 == 7 else 0.02
 
 
 def median(call: Callable[[], object], turns: int = TURNS) -> float:
@@ -86,11 +92,19 @@ def main() -> None:
         asynchronous.map(few)
         out.row(f"{len(few):,} coroutines of 50 ms", f"{median(lambda: asynchronous.map(few)):.2f} s", "")
 
-        before = peak()
-        many = 10 * items
-        for _ in tiny.map_iter({"x": x} for x in range(many)):
-            pass
-        out.row(f"memory of this process, {many:,} items streamed", f"+{peak() - before:.1f} MB", "flat")
+        for what, latency in (("each of 0.5 s", lambda x: 0.5), ("of 20 ms, each 50th of 1 s", uneven)):
+            calls = [{"x": x, "seconds": latency(x)} for x in range(400)]
+            ideal = max(max(row["seconds"] for row in calls), sum(row["seconds"] for row in calls) / AT_ONCE)
+            took = median(lambda calls=calls: asynchronous.map(calls), 3)  # type: ignore[misc]
+            out.row(f"400 coroutines {what}, over ideal", f"{took / ideal:.2f}", "")
+
+        def stream(count: int) -> float:
+            for _ in tiny.map_iter({"x": x} for x in range(count)):
+                pass
+            return peak()
+
+        before, many = stream(5 * items), 50 * items
+        out.row(f"memory of this process, {many:,} items for a tenth", f"+{stream(many) - before:.1f} MB", "flat")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def stage_of(*nodes: Any) -> Stage:
 
 
 def line_of(stage: Stage, *, workers: int = 2, most: int = 8) -> Line:
-    return Line(stage, workers=workers, pace=lambda: Pace(0.01, most))
+    return Line(stage, workers=workers, pace=lambda _: Pace(0.01, most))
 
 
 def test_table_is_a_sequence_of_its_rows() -> None:
@@ -277,7 +277,9 @@ def test_what_an_early_reply_makes_ready_goes_out_at_once(fine: bool) -> None:
     blueprint = blueprint_of(stage, fine=fine, fans=False)
     assert (blueprint.single is None) is fine
     scheduler: Any = (
-        line_of(stage) if blueprint.single is not None else Scheduler(blueprint, workers=2, pace=lambda: Pace(0.01, 8))
+        line_of(stage)
+        if blueprint.single is not None
+        else Scheduler(blueprint, workers=2, pace=lambda _: Pace(0.01, 8))
     )
     feed = Feed((at, 1) for at in range(20))
     found = [outcome for batch in drive(scheduler, feed, AtOnce(), in_flight=4) for outcome in batch.outcomes()]

@@ -329,7 +329,7 @@ class Simulation:
         self.scheduler: Any = kept(
             self.line or self.shape.blueprint,
             workers=self.workers,
-            pace=lambda: Pace(0.01, most),
+            pace=lambda _: Pace(0.01, most),
             width=self.width,
             place="there",
             **({"staged": chance() < 0.3} if self.shape.batched else {}),
@@ -638,7 +638,7 @@ def test_only_the_last_batch_of_a_node_is_not_full(kind: str) -> None:
         pick, shape = random.Random(seed), shape_of(kind, seed % SHAPES)
         rows = [shape.row(pick, True) for _ in range(pick.randint(1, 40))]
         world, workers = World(seed, raising=0, killing=0), pick.randint(1, 4)
-        scheduler = Scheduler(shape.blueprint, workers=workers, pace=lambda: Pace(0.01, 1), place="there")
+        scheduler = Scheduler(shape.blueprint, workers=workers, pace=lambda _: Pace(0.01, 1), place="there")
         feed, out, batches, done = Feed(rows), dict[int, Dispatch](), dict[Stage, list[int]](), 0
         while done < len(rows):
             while len(out) < 2 * workers:
@@ -854,7 +854,7 @@ def test_groups_that_hide_an_earlier_failure_are_caught(monkeypatch: pytest.Monk
 def test_suspect_that_comes_back_unbegun_is_still_tried_alone() -> None:
     stage = shape_of("flat", 0).blueprint.single
     assert stage is not None
-    ledger = Ledger(2, lambda: Pace(0.01, 1))
+    ledger = Ledger(2, lambda _: Pace(0.01, 1))
     ledger.put(stage, [Task(0, ())])
     for _ in range(2):
         (first,) = [ledger.take()]

@@ -39,7 +39,7 @@ def execute(place: OpenPlace, stage: Stage, feed: Feed) -> Iterator[Batch]:
     blueprint = blueprint_of(stage, fine=False, fans=False, apart=strategy != "item")
     whole, workers = blueprint.single, place.session.workers
 
-    def pace() -> Pace:
+    def pace(_: Stage) -> Pace:
         return Pace(REMOTE_CHUNK_SECONDS)
 
     scheduler: Line | Scheduler

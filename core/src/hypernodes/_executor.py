@@ -24,11 +24,13 @@ from hypernodes._runs import Run
 from hypernodes._schedule import Scheduler
 from hypernodes._strategy import chosen_strategy
 from hypernodes._task import Batch, Outcome, Reply, Stage, run_rows
-from hypernodes._wire import Packer, receive, receive_frames, unpack_reply
+from hypernodes._wire import Packer, Request, receive, receive_frames, unpack_reply
 from hypernodes._worker import as_worker, inside_worker, mark_worker
 
 __all__ = ["ExecutorEngine"]
 
+AWAITED_A_SECOND = 400
+"""How many chunks a second may go out where workers await them: each costs this process about half a millisecond."""
 PLENTY = 4
 """Items a worker from which on whole items keep the workers busy, and cutting them up only costs."""
 
@@ -41,13 +43,15 @@ class ExecutorEngine(Engine):
     `most_in_chunk` how many items; at most eight such chunks a worker are drawn ahead of what is taken, fewer where
     items are large. A `warm` executor stays open between runs. `by_demand` says that each request is given what its
     nodes ask for in `resources`: nodes that ask for different things then travel apart. `overlaps_items` says that a
-    worker awaits the coroutines of many items of its chunk at once, where items may overlap. `owns_workers = False`
-    says that worker processes run other things besides, in which pools may be opened.
+    worker awaits the coroutines of many items of its chunk at once, where items may overlap; with `awaits_chunks` it
+    awaits many chunks instead, each as if it had a worker of its own. `owns_workers = False` says that worker processes
+    run other things besides, in which pools may be opened.
     """
 
     warm: ClassVar[bool] = False
     by_demand: ClassVar[bool] = False
     overlaps_items: ClassVar[bool] = False
+    awaits_chunks: ClassVar[bool] = False
     owns_workers: ClassVar[bool] = True
     chunk_seconds: ClassVar[float] = 0.002
     most_in_chunk: ClassVar[int] = 1024
@@ -100,6 +104,15 @@ class ExecutorEngine(Engine):
         """The same where what the stage's nodes ask for decides what the request is given: then override this one."""
         return self.submit_request(executor, frames, blobs)
 
+    def submit_awaited(
+        self, executor: Any, stage: Stage, frames: Sequence[Buffer], blobs: Mapping[str, bytes], at_once: int
+    ) -> Future[bytes]:
+        """The same where the stage awaits, and a worker takes `at_once` requests, each by `receive_async`.
+
+        Override where `awaits_chunks` is true.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} says awaits_chunks, and has no submit_awaited")
+
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
         for batch in self.batches(stage, tasks, site):
             yield from batch.outcomes()
@@ -124,26 +137,6 @@ class ExecutorEngine(Engine):
             if len(first) == PLENTY * workers:
                 blueprint = blueprint_of(stage, fine=False, fans=False, apart=apart, by_demand=self.by_demand)
         most = 1 if one_by_one else self.most_in_chunk
-        scheduler: Line | Scheduler
-        if blueprint.single is not None:
-            scheduler = Line(
-                blueprint.single,
-                workers=1 if one_by_one else workers,
-                pace=lambda: Pace(self.chunk_seconds, most),
-                width=max(1, blueprint.single.batch) if one_by_one else None,
-                place=place,
-            )
-        else:
-            scheduler = Scheduler(
-                blueprint,
-                workers=workers,
-                pace=lambda: Pace(self.chunk_seconds, most),
-                width=1 if one_by_one else None,
-                place=place,
-                staged=strategy == "stage",
-            )
-        if first is not None:
-            scheduler.admit(first)
         items = self.overlaps_items and stage.is_async and not one_by_one
         overlap = 0
         if items or site.node_execution == "async":
@@ -152,13 +145,44 @@ class ExecutorEngine(Engine):
             at_once = 1 if one_by_one else max(1, min(known, workers))
             overlap = DEFAULT_CONCURRENCY if site.max_workers is None else max(1, site.max_workers // at_once)
         within = _Within(overlap, nodes=site.node_execution == "async", items=items)
+        lines, seconds, awaited = workers, self.chunk_seconds, 0
+        if items and self.awaits_chunks and blueprint.single is not None:
+            lines = site.max_workers or workers * DEFAULT_CONCURRENCY
+            awaited, seconds = -(-lines // workers), max(seconds, lines / AWAITED_A_SECOND)
+            # A row has its place of the budget to itself; where none was named, its nodes may overlap freely.
+            within = within._replace(limit=1 if site.max_workers else overlap, items=False)
+
+        def pace(stage: Stage) -> Pace:
+            return Pace(seconds, most, together=overlap if items and stage.is_async and not awaited else 1)
+
+        scheduler: Line | Scheduler
+        if blueprint.single is not None:
+            scheduler = Line(
+                blueprint.single,
+                workers=1 if one_by_one else lines,
+                pace=pace,
+                width=max(1, blueprint.single.batch) if one_by_one else None,
+                place=place,
+            )
+        else:
+            scheduler = Scheduler(
+                blueprint,
+                workers=workers,
+                pace=pace,
+                width=1 if one_by_one else None,
+                place=place,
+                staged=strategy == "stage",
+            )
+        if first is not None:
+            scheduler.admit(first)
         carrier: dict[str, str] = {}
         if not self.shares_memory:
             _observers.inject(carrier)
-        port = _ExecutorPort(self, site, workers, Context(stage.name, place, carrier), within, tasks.steady)
+        context = Context(stage.name, place, carrier)
+        port = _ExecutorPort(self, site, workers, context, within, tasks.steady, awaited)
         # Where parts of a pipeline overlap, what queues for a worker would be ahead of a batch that is full by then.
         queued = 0 if self.shares_memory and apart and blueprint.single is None else self.queued_per_worker
-        return drive(scheduler, tasks, port, in_flight=workers * (1 + queued))
+        return drive(scheduler, tasks, port, in_flight=lines if awaited else workers * (1 + queued))
 
 
 class _ExecutorPort:
@@ -172,8 +196,10 @@ class _ExecutorPort:
         context: Context,
         within: _Within,
         steady: Container[str] | None,
+        awaited: int = 0,
     ) -> None:
         self.engine, self.site, self.workers, self.context, self.within = engine, site, workers, context, within
+        self.awaited = awaited
         self.packer = None if engine.shares_memory else Packer(context, _Pooled(within, engine.owns_workers), steady)
         self.variables = contextvars.copy_context()
         self.executor = self._open()
@@ -185,7 +211,7 @@ class _ExecutorPort:
         )
 
     def send(self, dispatch: Dispatch) -> Future[Any]:
-        engine, stage, rows = self.engine, dispatch.stage, dispatch.rows
+        stage, rows = dispatch.stage, dispatch.rows
         if self.packer is None:
             try:
                 return self._submit_here(stage, rows)
@@ -195,10 +221,15 @@ class _ExecutorPort:
                 return self._submit_here(stage, rows)
         request = self.packer.pack(stage, rows)
         try:
-            return engine.submit_stage(self.executor, stage, *request)
+            return self._submit(stage, request)
         except RuntimeError:
             self.renew()
-            return engine.submit_stage(self.executor, stage, *request)
+            return self._submit(stage, request)
+
+    def _submit(self, stage: Stage, request: Request) -> Future[Any]:
+        if self.awaited:
+            return self.engine.submit_awaited(self.executor, stage, *request, self.awaited)
+        return self.engine.submit_stage(self.executor, stage, *request)
 
     def _submit_here(self, stage: Stage, rows: Sequence[tuple[Any, ...]]) -> Future[Any]:
         run, place = self.variables.copy().run, self.context.place
@@ -254,6 +285,12 @@ class _Pooled:
             if self.owns_process:
                 mark_worker(process=True)
         return _run_here(stage, rows, context.place, self.within)
+
+    async def run_rows_async(self, stage: Stage, rows: Sequence[tuple[Any, ...]], context: Context) -> Reply:
+        if self.caller != _process() and self.owns_process:
+            mark_worker(process=True)
+        limit, nodes, _ = self.within
+        return await run_rows_overlapped(stage, rows, context.place, max(1, limit), nodes=nodes)
 
 
 def _process() -> tuple[str, int]:

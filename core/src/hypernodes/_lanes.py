@@ -108,7 +108,7 @@ class Lanes:
         self.scheduler = Scheduler(
             route.blueprint,
             workers=1 if one_by_one else MOST_OPEN,
-            pace=lambda: Pace(0.0, 1),
+            pace=lambda _: Pace(0.0, 1),
             width=1 if one_by_one else None,
             staged=route.sole_strategy == "stage",
         )

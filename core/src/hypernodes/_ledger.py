@@ -61,7 +61,7 @@ class Ledger:
     def __init__(
         self,
         workers: int,
-        pace: Callable[[], Pace],
+        pace: Callable[[Stage], Pace],
         living: Callable[[Sequence[Task]], Sequence[Task]] | None = None,
         queue: Callable[[], Waiting] = TaskQueue,
     ) -> None:
@@ -91,7 +91,7 @@ class Ledger:
     def pace_of(self, stage: Stage) -> Pace:
         found = self._paces.get(id(stage))
         if found is None:
-            found = self._paces[id(stage)] = self._pace()
+            found = self._paces[id(stage)] = self._pace(stage)
         return found
 
     def put(self, stage: Stage, tasks: Iterable[Task]) -> None:

@@ -27,7 +27,7 @@ class Line:
     """
 
     def __init__(
-        self, stage: Stage, *, workers: int, pace: Callable[[], Pace], width: int | None = None, place: str = ""
+        self, stage: Stage, *, workers: int, pace: Callable[[Stage], Pace], width: int | None = None, place: str = ""
     ) -> None:
         self.stage, self.workers, self.width, self.place = stage, workers, width, place
         self.ledger = Ledger(workers, pace, queue=RunQueue)

@@ -22,7 +22,7 @@ class Lineup(Ledger):
     def __init__(
         self,
         workers: int,
-        pace: Callable[[], Pace],
+        pace: Callable[[Stage], Pace],
         living: Callable[[Sequence[Task]], Sequence[Task]],
         *,
         fills: Callable[[Stage], bool],

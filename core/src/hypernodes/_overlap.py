@@ -209,7 +209,7 @@ class _Units(_Work):
         self.scheduler = Scheduler(
             blueprint,
             workers=limit,
-            pace=lambda: Pace(0.0, 1),
+            pace=lambda _: Pace(0.0, 1),
             width=None if items else 1,
             place=self.place,
             staged=staged,

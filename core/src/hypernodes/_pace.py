@@ -19,16 +19,18 @@ class Pace:
 
     It grows at most fourfold from chunk to chunk, stays within `most`, and within `BYTES_IN_CHUNK` as far as the size
     of items can be told. The latest chunks count most, and larger ones more than small ones: what a chunk costs by
-    itself weighs the less the more is in it.
+    itself weighs the less the more is in it. Where a worker works on so many tasks `together`, a chunk has that many
+    even if they take longer, as far as larger chunks were seen to take less time for each task.
     """
 
-    __slots__ = ("_count", "_each", "_room", "_spent", "most", "seconds", "size")
+    __slots__ = ("_alone", "_count", "_each", "_room", "_spent", "most", "seconds", "size", "together")
 
-    def __init__(self, seconds: float, most: int = 1024) -> None:
-        self.seconds, self.most = seconds, max(1, most)
+    def __init__(self, seconds: float, most: int = 1024, together: int = 1) -> None:
+        self.seconds, self.most, self.together = seconds, max(1, most), max(1, together)
         self.size = 1
         self._room = self.most
         self._each: float | None = None
+        self._alone: float | None = None
         self._count = self._spent = 0.0
 
     @property
@@ -42,6 +44,11 @@ class Pace:
         self._spent = 0.5 * self._spent + seconds
         self._each = self._spent / self._count
         wanted = self.most if self._each <= 0 else int(self.seconds / self._each)
+        if self.together > 1 and seconds > 0:
+            # No task takes longer by itself than the quickest chunk did.
+            self._alone = seconds if self._alone is None else min(self._alone, seconds)
+            at_once = self._alone * max(1, count) / seconds
+            wanted = max(wanted, min(self.together, int(GROWTH * at_once)))
         self.size = max(1, min(wanted, self._room, max(self.size, count) * GROWTH))
 
     def weigh(self, row: tuple[Any, ...]) -> None:

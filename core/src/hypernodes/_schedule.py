@@ -69,7 +69,7 @@ class Scheduler:
         blueprint: Blueprint,
         *,
         workers: int,
-        pace: Callable[[], Pace],
+        pace: Callable[[Stage], Pace],
         width: int | None = None,
         place: str = "",
         staged: bool = False,

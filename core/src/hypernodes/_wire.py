@@ -39,6 +39,7 @@ __all__ = [
     "RowsUnreadable",
     "pack_stage",
     "receive",
+    "receive_async",
     "receive_frames",
     "unpack_reply",
     "why_unsendable",
@@ -212,8 +213,28 @@ def receive(payload: Buffer, blobs: Mapping[str, Buffer] = _NO_BLOBS) -> bytes:
     `blobs` are those that did not come within the payload, by digest. They are not changed, and one that is not needed,
     since what it holds is known here already, is not asked for: so a place may fetch them when they are.
     """
+    return join(receive_frames(*_parts(payload, blobs)))
+
+
+async def receive_async(payload: Buffer, blobs: Mapping[str, Buffer] = _NO_BLOBS) -> bytes:
+    """The same on the running event loop, which other requests share meanwhile."""
+    read = _read(*_parts(payload, blobs))
+    if not isinstance(read, _Read):
+        return join(read)
+    started = time.perf_counter()
+    with _restored(read.context), collecting() as records:
+        try:
+            reply = await read.engine.run_rows_async(read.stage, read.rows, read.context)
+        except ResourceError as error:
+            if not error.ends:
+                raise
+            return join(_pack_end(error.at(read.context.place), records))
+    return join(_packed(read, reply, started, records))
+
+
+def _parts(payload: Buffer, blobs: Mapping[str, Buffer]) -> tuple[Sequence[Buffer], Mapping[str, Buffer]]:
     frames, inside = opened(bytearray(payload))
-    return join(receive_frames(frames, ChainMap(cast("dict[str, Buffer]", inside), cast("dict[str, Buffer]", blobs))))
+    return frames, ChainMap(cast("dict[str, Buffer]", inside), cast("dict[str, Buffer]", blobs))
 
 
 def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Buffer]) -> list[Buffer]:
@@ -221,6 +242,32 @@ def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Buffer]) -> lis
 
     Never raises for what user code or unpickling does: that is told in the reply.
     """
+    read = _read(frames, blobs)
+    if not isinstance(read, _Read):
+        return read
+    started = time.perf_counter()
+    engine, stage, rows, context = read
+    with _restored(context), collecting() as records:
+        try:
+            reply = run_rows(stage, rows, context.place) if engine is None else engine.run_rows(stage, rows, context)
+        except ResourceError as error:
+            if not error.ends:
+                raise
+            return _pack_end(error.at(context.place), records)
+    return _packed(read, reply, started, records)
+
+
+class _Read(NamedTuple):
+    """A request that could be read."""
+
+    engine: Any
+    stage: Stage
+    rows: Table
+    context: Context
+
+
+def _read(frames: Sequence[Buffer], blobs: Mapping[str, Buffer]) -> _Read | list[Buffer]:
+    """The request in these frames, or the reply that says why it cannot be read."""
     header = json.loads(bytes(frames[0]))
     ours = versions()
     for what in ("format", "hypernodes", "python"):
@@ -237,17 +284,12 @@ def receive_frames(frames: Sequence[Buffer], blobs: Mapping[str, Buffer]) -> lis
             columns[int(at)] = [rebuilt(blobs[digest])] * count
     except BaseException as error:
         return [_status("rows unreadable", why=_unreadable("an input", error))]
-    rows = Table(columns, count)
-    context = Context.from_json(header["context"])
-    started = time.perf_counter()
-    with _restored(context), collecting() as records:
-        try:
-            reply = run_rows(stage, rows, context.place) if engine is None else engine.run_rows(stage, rows, context)
-        except ResourceError as error:
-            if not error.ends:
-                raise
-            return _pack_end(error.at(context.place), records)
-    return _pack_reply(stage, reply._replace(seconds=time.perf_counter() - started), records, context.place)
+    return _Read(engine, stage, Table(columns, count), Context.from_json(header["context"]))
+
+
+def _packed(read: _Read, reply: Reply, started: float, records: list[Record | Built]) -> list[Buffer]:
+    seconds = time.perf_counter() - started
+    return _pack_reply(read.stage, reply._replace(seconds=seconds), records, read.context.place)
 
 
 def _restored(context: Context) -> AbstractContextManager[None]:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_rows_async, run_step, run_task
     from hypernodes._threads import ThreadPool
     from hypernodes._whole import write_whole
-    from hypernodes._wire import receive
+    from hypernodes._wire import receive, receive_async
     from hypernodes._worker import as_worker, inside_worker
 
 __all__ = [
@@ -110,6 +110,7 @@ __all__ = [
     "payload_of",
     "printable",
     "receive",
+    "receive_async",
     "run_coroutine",
     "run_in_line",
     "run_rows",
@@ -153,7 +154,7 @@ _HOMES = {
     "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_rows_async", "run_step", "run_task"),
     "_threads": ("ThreadPool",),
     "_whole": ("write_whole",),
-    "_wire": ("receive",),
+    "_wire": ("receive", "receive_async"),
     "_worker": ("as_worker", "inside_worker"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -54,28 +52,6 @@ def pool(make_pool: Callable[..., ProcessPool]) -> ProcessPool:
 
 
 @pytest.fixture
-def run_script(tmp_path: Path, tag: str) -> Iterator[Callable[..., Any]]:
+def run_script(start_script: Callable[..., Any], tag: str) -> Callable[[str], Any]:
     """Starts a script, without a main guard, as a program of its own; it is ended with the test."""
-    import subprocess
-
-    running: list[subprocess.Popen[str]] = []
-
-    def run(source: str) -> subprocess.Popen[str]:
-        path = tmp_path / "script.py"
-        path.write_text(source)
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-        running.append(
-            subprocess.Popen(
-                [sys.executable, "-W", "error", str(path)],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        return running[-1]
-
-    yield run
-    for process in running:
-        process.kill()
-        process.communicate()
+    return lambda source: start_script(source, "-W", "error", PYTHONPATH=str(Path(__file__).parent))

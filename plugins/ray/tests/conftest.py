@@ -10,14 +10,17 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_support import PATIENCE
 
 CPUS = 2
 HEAD = Path(__file__).with_name("head.py")
@@ -26,13 +29,13 @@ HEAD = Path(__file__).with_name("head.py")
 class Head:
     """A cluster in a process of its own, which is told what to do by lines."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], python: str = sys.executable) -> None:
         # Unix sockets lie in it, whose paths may have some hundred characters.
         self.folder = tempfile.mkdtemp(prefix="hnr", dir="/tmp")
         os.mkdir(f"{self.folder}/ray")
         self.environment = {**environment, "RAY_TMPDIR": self.folder}
         self._process = subprocess.Popen(
-            [sys.executable, str(HEAD), str(CPUS)],
+            [python, str(HEAD), str(CPUS)],
             env={**os.environ, **self.environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -44,7 +47,16 @@ class Head:
         except BaseException:
             self.close()
             raise
-        self.address, self.client, self.pid = str(told["address"]), str(told["client"]), int(told["pid"])
+        self.address, self._client, self.pid = str(told["address"]), int(told["client"]), int(told["pid"])
+
+    @property
+    def client(self) -> str:
+        """The address for Ray's client, once there is somebody who listens: that comes some time after the cluster."""
+        end = time.monotonic() + PATIENCE
+        while not listens(self._client):
+            assert time.monotonic() < end, "Ray's server for clients never began to listen"
+            time.sleep(0.05)
+        return f"ray://127.0.0.1:{self._client}"
 
     def tell(self, **command: Any) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -68,20 +80,48 @@ class Head:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def head() -> Iterator[Head]:
-    """A cluster on the loopback interface alone, that wants a token, tells nobody of its use, and has two CPUs."""
-    environment = {
+def environment() -> dict[str, str]:
+    """That of a cluster on the loopback interface alone, which wants a token and tells nobody of its use."""
+    return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # By default Ray's workers give way to every other process, and starve where other tests run.
         "RAY_worker_niceness": "0",
+        # How long a server may take to start for a client of Ray's: half a minute is short on a busy machine.
+        "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": f"{PATIENCE:.0f}",
+        "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": f"{PATIENCE:.0f}",
+        "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": f"{PATIENCE:.0f}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
-    found = Head(environment)
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Head]:
+    """The cluster of this session, with two CPUs."""
+    found = Head(environment())
     yield found
     found.close()
+
+
+@pytest.fixture
+def start_head() -> Iterator[Callable[..., Head]]:
+    """Starts a cluster of a test's own, with what more its environment is to hold; it ends with the test."""
+    started: list[Head] = []
+
+    def start(python: str = sys.executable, **more: str) -> Head:
+        started.append(Head({**environment(), **more}, python))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        one.settimeout(PATIENCE)
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def read_token_anew() -> None:
@@ -116,28 +156,10 @@ def connected(head: Head) -> Iterator[Head]:
 
 
 @pytest.fixture
-def run_script(tmp_path: Path, head: Head) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def run_script(start_script: Callable[..., Any], head: Head) -> Callable[..., Any]:
     """Starts a script as a program of its own, which may connect to the cluster; it is ended with the test."""
-    running: list[subprocess.Popen[str]] = []
 
-    def run(source: str, **more: str) -> subprocess.Popen[str]:
-        path = tmp_path / f"script_{len(running)}.py"
-        path.write_text(source)
-        environment = {**os.environ, **head.environment, "ADDRESS": head.address, "CLIENT": head.client, **more}
-        running.append(
-            subprocess.Popen(
-                [sys.executable, str(path)],
-                env=environment,
-                cwd=tmp_path,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        return running[-1]
+    def run(source: str, **more: str) -> Any:
+        return start_script(source, **{**head.environment, "ADDRESS": head.address, **more})
 
-    yield run
-    for process in running:
-        process.kill()
-        process.communicate()
+    return run

@@ -85,8 +85,10 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
+    import ray
     from ray.cluster_utils import Cluster
 
+    ray.__version__ = os.environ.get("CLAIMED_RAY", ray.__version__)
     client = free_ports("client")["client"]
     head = {"include_dashboard": False, "num_cpus": cpus, "ray_client_server_port": client}
     cluster: Any = Cluster(shutdown_at_exit=True)
@@ -97,7 +99,7 @@ def main() -> None:
         answers.write(json.dumps(told) + "\n")
         answers.flush()
 
-    answer({"address": cluster.address, "client": f"ray://127.0.0.1:{client}", "pid": os.getpid()})
+    answer({"address": cluster.address, "client": client, "pid": os.getpid()})
     for line in sys.stdin:
         command = json.loads(line)
         if command["do"] == "add":

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_support import PATIENCE, wait_for
 
 from hypernodes import LocalBackend, Pipeline, PlaceError, RayBackend, node
 
 Run = Callable[..., "subprocess.Popen[str]"]
-
-PATIENCE = 240.0
 
 without_agent = runpy.run_path(str(Path(__file__).with_name("head.py")))["without_agent"]
 
@@ -177,13 +176,6 @@ def sockets_of(pids: set[int]) -> set[str]:
     return found
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.05)
-
-
 def read_until(process: subprocess.Popen[str], word: str) -> list[str]:
     assert process.stdout is not None
     lines = []
@@ -304,19 +296,24 @@ def box(x, table):
     return mine.Boxed(mine.triple(x) * table["by"])
 
 check = node(lambda boxed: 1 // (boxed.value - 6), output_name="checked", name="check")
+@node(output_name="later")
+async def later(x):
+    return mine.triple(x)
+
 pipeline = Pipeline(nodes=[box, check, table], name="main")
 with RayBackend(os.environ["CLIENT"], log_to_driver=False) as backend:
     found = pipeline.with_backend(backend).map([{"x": x} for x in range(30)], on_error="return")
+    print(sum(Pipeline(nodes=[later], backend=backend).map([{"x": x} for x in range(30)], output_name="later")))
 print(found[2]["boxed"].value, isinstance(found[2]["boxed"], mine.Boxed), found[1].type_name, found[1].place)
 """
 
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_modules_of_the_user_are_found_behind_rays_client(run_script: Run, tmp_path: Any) -> None:
+def test_modules_of_the_user_are_found_behind_rays_client(run_script: Run, tmp_path: Any, head: Any) -> None:
     (tmp_path / "mine.py").write_text(MINE)
-    said, errors = run_script(CLIENT).communicate(timeout=PATIENCE)
-    assert said.split() == ["12", "True", "ZeroDivisionError", "ray:ray"], errors
+    said, errors = run_script(CLIENT, CLIENT=head.client).communicate(timeout=PATIENCE)
+    assert said.split() == ["1305", "12", "True", "ZeroDivisionError", "ray:ray"], errors
 
 
 def test_what_stops_the_thread_stops_the_start_of_a_cluster_and_it_is_not_tried_again(

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from hypernodes import RayBackend
+from hypernodes import Pipeline, RayBackend, node
 from hypernodes.testing import BackendContract, ManifestContract
 from hypernodes_ray._engine import RayEngine
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.slow
 
 
 class TestRay(BackendContract):
@@ -19,7 +19,11 @@ class TestRay(BackendContract):
 
     @pytest.fixture
     def backend(self, connected: Any) -> RayBackend:
-        return RayBackend(max_workers=2)
+        found = RayBackend(max_workers=2)
+        # So that a worker is there: a busy machine takes seconds to start one, and some tests have a timeout of three.
+        with found:
+            Pipeline(nodes=[node(lambda x: x, output_name="y")], backend=found).map([{"x": x} for x in range(4)])
+        return found
 
 
 class TestManifest(ManifestContract):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_support import PATIENCE, rows, wait_for
 
 from hypernodes import (
     Failure,
@@ -27,23 +28,9 @@ from hypernodes.plugin import Demand
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-PATIENCE = 60.0
-
 
 def Pipeline(nodes: list[Any], **options: Any) -> _Pipeline:
     return _Pipeline(nodes=nodes, name="main", **{"backend": RayBackend(max_workers=2), **options})
-
-
-def rows(count: int) -> list[dict[str, Any]]:
-    return [{"x": x} for x in range(count)]
-
-
-def wait_for(condition: Any) -> None:
-    """Wait until it holds, with a bound that only a hang reaches."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:
@@ -248,7 +235,7 @@ def test_actor_that_nobody_waits_for_any_more_is_given_up(connected: Any) -> Non
     session: Any = RayBackend().open()
     try:
         runtime = session.handles["ray.runtime"]
-        share = runtime.share(Demand(cpus=2), stays=True, most=1, who="main > heavy")
+        share = runtime.cluster.share(Demand(cpus=2), stays=True, most=1, who="main > heavy")
         call = runtime.submit(share, b"", {}, owner=session)
         wait_for(pending)
         assert call.cancel()
@@ -294,23 +281,6 @@ def test_shared_input_travels_once(connected: Any) -> None:
     found = Pipeline([size]).map(rows(20), inputs={"shared": Counted()}, output_name="y")
     assert found == [2_000_000] * 20
     assert Counted.pickled <= 3
-
-
-def test_coroutines_of_many_items_overlap_in_a_worker(connected: Any) -> None:
-    @node(output_name="y")
-    async def wait(x: int) -> int:
-        import asyncio
-
-        global _now, _most
-        _now = globals().get("_now", 0) + 1
-        _most = max(globals().get("_most", 0), _now)
-        await asyncio.sleep(0.05)
-        _now -= 1
-        return _most
-
-    found = Pipeline([wait], backend=RayBackend(max_workers=20)).map(rows(200), output_name="y")
-    # Twenty over two workers; each worker's bound is ten.
-    assert 1 < max(found) <= 10
 
 
 def test_parallel_branches_of_a_run_overlap(connected: Any, tmp_path: Path) -> None:

@@ -27,6 +27,21 @@ def test_out_of_memory_is_told_with_what_to_say_of_the_node() -> None:
     assert "running low on memory" in said
 
 
+def test_actor_that_ran_out_of_memory_is_told_from_others() -> None:
+    from ray.core.generated.common_pb2 import ActorDiedErrorContext
+
+    def said(message: str) -> str:
+        loss = loss_of(ray.ActorDiedError(ActorDiedErrorContext(error_message=message, actor_id=b"0" * 16)))
+        assert isinstance(loss.error, WorkerLostError)
+        assert not loss.unbegun
+        return str(loss.error)
+
+    found = said("The actor is dead.\nTask was killed due to the node running low on memory.\nMemory: all")
+    assert found.startswith("Ray killed the worker that ran this item, as its node ran out of memory; say what")
+    assert found.endswith("(Task was killed due to the node running low on memory.)")
+    assert said("The actor is dead.") == "the Ray actor that ran this item died: The actor is dead."
+
+
 def test_node_that_died_is_blamed_on_nobody() -> None:
     assert loss_of(ray.NodeDiedError("it died")).unbegun
     assert loss_of(ray.ObjectLostError("00" * 28, None, "")).unbegun
@@ -51,6 +66,13 @@ def test_other_versions_are_told_with_both() -> None:
     said = str(error)
     assert said.startswith("the Ray cluster at 'head:6379' has other versions than this process, which has Python 3.")
     assert "started with: Ray: 2.0 Python: 3.8" in said
+
+
+def test_server_that_could_not_start_is_told_by_its_last_line() -> None:
+    text = 'Initialization failure from server:\nTraceback (most recent call last):\n  File "x.py"\nRuntimeError: no'
+    said = str(_told(ConnectionAbortedError(text), address_of("ray://head:10001")))
+    assert "could not connect: ConnectionAbortedError: RuntimeError: no; it must have what this process has" in said
+    assert "set RAY_AUTH_MODE=token" in said
 
 
 def test_cluster_that_was_not_found_is_told_with_how_to_start_one() -> None:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_support import PATIENCE, wait_for
 
 from hypernodes import Pipeline, PlaceError, RayBackend, node
 from hypernodes.testing import BackendContract
 from hypernodes_ray._engine import RayEngine
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-
-PATIENCE = 120.0
 
 
 @pytest.fixture
@@ -33,13 +32,6 @@ def lasting(connected: Any) -> Iterator[Any]:
     connected.tell(do="add", cpus=1)
     yield connected
     connected.tell(do="kill")
-
-
-def wait_for(condition: Any) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.02)
 
 
 def kill_when(head: Any, mark: Path, then: Path) -> threading.Thread:

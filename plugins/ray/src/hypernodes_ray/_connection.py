@@ -200,13 +200,13 @@ def _told(error: BaseException, address: Address | None) -> PlaceError:
     text = str(error).strip()
     if address is None:
         return PlaceError(f"Ray could not start a cluster on this machine: {type(error).__name__}: {text}")
-    if "ersion mismatch" in text:
-        version = ".".join(map(str, sys.version_info[:3]))
-        import ray
+    import ray
 
+    here = f"Python {'.'.join(map(str, sys.version_info[:3]))} and Ray {ray.__version__}"
+    if "ersion mismatch" in text:
         return VersionMismatchError(
-            f"the Ray cluster at '{address.text}' has other versions than this process, which has Python {version} and "
-            f"Ray {ray.__version__}; give both the same ({' '.join(text.split())})"
+            f"the Ray cluster at '{address.text}' has other versions than this process, which has {here}; give both "
+            f"the same ({' '.join(text.split())})"
         )
     if address.text == "auto":
         return PlaceError(
@@ -215,9 +215,11 @@ def _told(error: BaseException, address: Address | None) -> PlaceError:
         )
     if address.is_client and isinstance(error, (ImportError, AttributeError)):
         return PlaceError("addresses with ray:// need Ray's client: pip install 'hypernodes-ray[client]'")
+    if "Traceback" in text:
+        text = text.splitlines()[-1]  # its own, of which the last line says what
     return PlaceError(
-        f"the Ray cluster at '{address.text}' answers, but Ray could not connect: {type(error).__name__}: {text}; "
-        f"{_TOKEN}"
+        f"the Ray cluster at '{address.text}' answers, but Ray could not connect: {type(error).__name__}: {text}; it "
+        f"must have what this process has, {here}, and {_TOKEN}"
     )
 
 

@@ -25,11 +25,12 @@ def loss_of(error: BaseException) -> Loss:
         return Loss(PlaceError("the call was cancelled on the Ray cluster"), unbegun=True)
     if isinstance(error, (ray.NodeDiedError, ray.ObjectLostError)) or _node_died(error):
         return Loss(WorkerLostError("the Ray node that ran this item died, and so did others that tried it"), True)
-    if isinstance(error, ray.OutOfMemoryError):
+    if isinstance(error, ray.OutOfMemoryError) or (isinstance(error, ray.ActorDiedError) and _no_memory(error)):
         return Loss(
             WorkerLostError(
                 "Ray killed the worker that ran this item, as its node ran out of memory; say what the node of the "
-                f"pipeline needs, @node(resources={{'memory': '4GB'}}), so that fewer run side by side ({text})"
+                "pipeline needs, @node(resources={'memory': '4GB'}), so that fewer run side by side "
+                f"({_no_memory(error) or text})"
             )
         )
     if isinstance(error, ray.WorkerCrashedError):
@@ -55,6 +56,12 @@ def _node_died(error: BaseException) -> bool:
     from ray import exceptions as ray
 
     return isinstance(error, ray.ActorDiedError) and "node has died" in str(error)
+
+
+def _no_memory(error: BaseException) -> str | None:
+    """The line in which Ray says that a node ran out of memory."""
+    lines = str(error).splitlines()
+    return next((line.strip() for line in lines if "running low on memory" in line or "OUT_OF_MEMORY" in line), None)
 
 
 def _missing(error: BaseException) -> str | None:

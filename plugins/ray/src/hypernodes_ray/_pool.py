@@ -25,13 +25,20 @@ STARTS = 3
 
 
 class Actor:
-    """One worker process. `calls` are those it was sent; the first of them runs."""
+    """One worker process. `calls` are those it was sent; the first of them runs, or all where it `awaits`.
 
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
+    `ended` says that we ended it, so that nobody is to blame for that.
+    """
+
+    def __init__(self, handle: Any, *, awaits: bool) -> None:
+        self.handle, self.awaits = handle, awaits
         self.calls: deque[Call] = deque()
-        self.ready = self.dead = False
+        self.ready = self.dead = self.ended = False
         self.head: Call | None = None
+
+    def was_running(self, call: Call) -> bool:
+        """Whether this call, which it was sent, may be why it died."""
+        return not self.ended and (self.awaits or call is self.head)
 
     @property
     def idle(self) -> bool:
@@ -69,13 +76,15 @@ class Pool:
 
     def advance(self) -> None:
         """Give waiting calls to actors, idle ones first, and start actors for those that are left."""
-        for depth in (0, 1) if self._short else (0,):
-            for actor in self.actors:
-                if actor.ready and not actor.dead and len(actor.calls) == depth and self._drop_unwanted():
-                    self._send(actor, self.queue.popleft())
+        depth = self.share.at_once or (2 if self._short else 1)
+        while self._drop_unwanted():
+            free = [actor for actor in self.actors if actor.ready and len(actor.calls) < depth]
+            if not free:
+                break
+            self._send(min(free, key=lambda actor: len(actor.calls)), self.queue.popleft())
         starting = sum(not actor.ready for actor in self.actors)
         while self._drop_unwanted() and len(self.actors) < self.most and starting < len(self.queue):
-            actor = Actor(self._start(self.share))
+            actor = Actor(self._start(self.share), awaits=self.share.at_once > 0)
             self.actors.append(actor)
             starting += 1
             self._hear(actor.handle.ready.remote(), partial(self._is_ready, actor))
@@ -128,7 +137,7 @@ class Pool:
             self._failed_starts += not loss.unbegun
             if type(loss.error) is PlaceError or self._failed_starts >= STARTS:
                 for call in self.queue:
-                    call.fail(PlaceError(f"no Ray actor could be started for node '{self.share.who}': {loss.error}"))
+                    call.fail(PlaceError(f"no Ray actor could be started for '{self.share.who}': {loss.error}"))
                 self.queue.clear()
                 self._failed_starts = 0
         self.advance()
@@ -141,7 +150,7 @@ class Pool:
             if not actor.dead:
                 self._forget(actor)
                 actor.head = actor.calls[0] if actor.calls else None
-            if call is not actor.head:
+            if not actor.was_running(call):
                 loss = Loss(loss.error, unbegun=True)  # it waited behind the one that ran
         if call in actor.calls:
             actor.calls.remove(call)
@@ -160,9 +169,17 @@ class Pool:
         actor: Actor = call.actor
         if actor.dead or call not in actor.calls:
             return
-        if actor.calls[0] is call:
+        if actor.awaits or actor.calls[0] is call:
+            actor.ended = True
             ray.kill(actor.handle)
         else:
+            ray.cancel(call.ref)
+
+    def interrupt(self, call: Call) -> None:
+        """Cancel the coroutines of a call that nobody wants any more; the others of its actor go on."""
+        import ray
+
+        if not call.actor.dead and ray.is_initialized():
             ray.cancel(call.ref)
 
     def make_way(self) -> None:
@@ -203,4 +220,4 @@ def end_of(handle: Any) -> tuple[Any, Any]:
 def _is_death(error: BaseException) -> bool:
     from ray import exceptions as ray
 
-    return isinstance(error, (ray.RayActorError, ray.NodeDiedError))
+    return isinstance(error, (ray.RayActorError, ray.WorkerCrashedError, ray.OutOfMemoryError, ray.NodeDiedError))

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from hypernodes.plugin import Demand, PlaceError, Stage, WorkerLostError
+from hypernodes.plugin import PlaceError, WorkerLostError
 from hypernodes_ray._call import Call
 from hypernodes_ray._clerk import Clerk
+from hypernodes_ray._cluster import Cluster, free_now
 from hypernodes_ray._losses import Loss, loss_of
 from hypernodes_ray._pool import Pool
-from hypernodes_ray._share import Share, check, largest, room_for
-from hypernodes_ray._worker import Worker, run
+from hypernodes_ray._share import Share, room_for
+from hypernodes_ray._worker import AwaitingWorker, Worker, run
 
 __all__ = ["Runtime"]
 
 GRACE = 1.0
 """Seconds that a call has to end by itself when nobody wants it any more; then its worker is killed."""
+GRACE_AWAITING = 5.0
+"""The same for coroutines, which are cancelled at once: killing their worker takes down the others that it awaits."""
 PATIENCE = 5.0
 """Seconds that idle actors have to close what they hold."""
 LOOK = 2.0
@@ -43,7 +45,7 @@ class Runtime:
     """
 
     def __init__(self, runtime_env: Mapping[str, Any] | None, *, autoscales: bool) -> None:
-        self.autoscales = autoscales
+        self.cluster = Cluster(autoscales=autoscales)
         self._env = None if runtime_env is None else dict(runtime_env)
         self._tasks: dict[Share, Any] = {}
         self._pools: dict[Share, Pool] = {}
@@ -51,55 +53,11 @@ class Runtime:
         self._out: dict[Call, None] = {}
         self._lost_nodes: Counter[bytes] = Counter()
         self._moved = time.monotonic()
-        self._looking = self._closed = False
+        self._looking = False
         self._clerk = Clerk(self._broke)
         _open[self] = None
 
     # -- what engines ask
-
-    def slots(self) -> int:
-        """How many calls of one CPU the cluster can hold now, at least one."""
-        return max(1, room_for(Share(Demand()), self.nodes()))
-
-    def nodes(self) -> list[dict[str, float]]:
-        """What each living node of the cluster has."""
-        import ray
-
-        if self._closed or not ray.is_initialized():
-            raise PlaceError(
-                "the connection to the Ray cluster is closed (ray.shutdown() was called, or the cluster ended); call "
-                "backend.close() and run again to connect anew"
-            )
-        try:
-            listed: Any = ray  # whose functions say nothing of types
-            return [node["Resources"] for node in listed.nodes() if node["Alive"]]
-        except Exception as error:
-            raise PlaceError(f"the Ray cluster does not answer: {type(error).__name__}: {error}") from error
-
-    def share_for(self, stage: Stage, workers: int) -> Share:
-        """What each call of a stage is given. Raises `PlaceError` where no node can ever give that."""
-        demands = stage.demands
-        who = demands[0][0] if demands else stage.name
-        demand = Demand(*map(max, zip(*(asked for _, asked in demands), strict=True))) if demands else Demand()
-        return self.share(demand, stays=stage.is_stateful or demand.gpus > 0, most=workers, who=who)
-
-    def share(self, demand: Demand, *, stays: bool, most: int, who: str) -> Share:
-        share = Share(demand, stays, most, who)
-        check(share)
-        nodes = self.nodes()
-        room = room_for(share, nodes)
-        if not room:
-            told = (
-                f"node '{who}' asks for {share.asked} for each call, and no node of the Ray cluster has that: the most "
-                f"that one has is {largest(nodes)}"
-            )
-            if not self.autoscales:
-                raise PlaceError(
-                    f"{told}; ask for less in @node(resources=...), start a node that has it, or say "
-                    "RayBackend(autoscales=True) for a cluster that adds nodes when work waits for them"
-                )
-            warnings.warn(f"{told} now; it waits until the cluster adds one", stacklevel=2)
-        return share._replace(most=max(1, min(most, room or most)))
 
     def submit(self, share: Share, payload: bytes, blobs: Mapping[str, bytes], owner: object) -> Future[bytes]:
         """Send one request; the future gives the reply."""
@@ -122,7 +80,7 @@ class Runtime:
         if call.done():
             return
         try:
-            if self._closed:
+            if self.cluster.closed:
                 raise PlaceError("the connection to the Ray cluster is closed")
             self._out[call] = None
             self._look_soon()
@@ -150,7 +108,7 @@ class Runtime:
         return found
 
     def _pool(self, share: Share) -> Pool:
-        key = Share(share.demand, stays=True)
+        key = Share(share.demand, stays=True, at_once=share.at_once)
         found = self._pools.get(key)
         if found is None:
             found = self._pools[key] = Pool(share, self._clerk, self._actor, self._blobs, self._over)
@@ -162,7 +120,7 @@ class Runtime:
         options = {**share.options(), "max_restarts": 0, "max_task_retries": 0}
         if self._env is not None:
             options["runtime_env"] = self._env
-        return ray.remote(Worker).options(**options).remote()
+        return ray.remote(AwaitingWorker if share.at_once else Worker).options(**options).remote()
 
     def _blobs(self, call: Call) -> dict[str, Any]:
         """References to what the call has in common with others, each of which travels once."""
@@ -189,6 +147,7 @@ class Runtime:
         self._moved = time.monotonic()
         call.ref = None
         if reply is not None:
+            self._lost_nodes.pop(call.payload, None)
             call.give(reply)
         elif loss is not None and loss.unbegun and not self._worn_out(call, loss):
             call.come_back()
@@ -197,7 +156,7 @@ class Runtime:
 
     def _worn_out(self, call: Call, loss: Loss) -> bool:
         """Whether so many nodes died under this very call that it must be the reason."""
-        if not isinstance(loss.error, WorkerLostError) or (call.actor is not None and call is not call.actor.head):
+        if not isinstance(loss.error, WorkerLostError) or not (call.actor is None or call.actor.was_running(call)):
             return False
         self._lost_nodes[call.payload] += 1
         return self._lost_nodes[call.payload] >= NODES_PER_CALL
@@ -213,7 +172,9 @@ class Runtime:
             self._out.pop(call)  # it waits for an actor, which will pass it over
             self._advance_pools()
         else:
-            self._clerk.in_(GRACE, partial(self._kill, call))
+            if call.share.at_once:
+                self._pool(call.share).interrupt(call)
+            self._clerk.in_(GRACE_AWAITING if call.share.at_once else GRACE, partial(self._kill, call))
 
     def _stop(self, owner: object) -> None:
         for call in list(self._out):
@@ -239,19 +200,19 @@ class Runtime:
 
     def _look(self) -> None:
         self._looking = False
-        if not self._out or self._closed:
+        if not self._out or self.cluster.closed:
             return
         self._look_soon()
         if time.monotonic() - self._moved < LOOK:
             return
         try:
-            nodes = self.nodes()
+            nodes = self.cluster.nodes()
         except PlaceError as error:
             self._fail_all(error)
             return
         shares = {call.share for call in self._out}
         for share in shares:
-            if not self.autoscales and not room_for(share, nodes):
+            if not self.cluster.autoscales and not room_for(share, nodes):
                 told = PlaceError(
                     f"node '{share.who}' asks for {share.asked} for each call, and the Ray node that had it is gone"
                 )
@@ -293,7 +254,7 @@ class Runtime:
     def _end(self) -> None:
         import ray
 
-        self._closed = True
+        self.cluster.closed = True
         if ray.is_initialized():
             gone = [one for pool in self._pools.values() for one in pool.close()]
             for call in list(self._out):
@@ -308,16 +269,3 @@ class Runtime:
         self._pools.clear()
         self._refs.clear()
         self._tasks.clear()
-
-
-def free_now() -> list[dict[str, float]]:
-    """What is free on each node, or, where Ray does not tell it node by node, in all."""
-    import ray
-    from ray._private import state
-
-    client: Any = ray.util.client.ray
-    listed: Any = getattr(state, "available_resources_per_node", None)
-    if listed is None or client.is_connected():
-        listed = ray
-        return [listed.available_resources()]
-    return list(listed().values())

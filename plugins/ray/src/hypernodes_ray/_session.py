@@ -32,8 +32,8 @@ class RaySession(Session):
             self.handles: Mapping[str, Any] = {HANDLE: self.runtime}
             self._share: Share | None = None
             if engine != "ray":
-                slots = self.runtime.slots()
-                asked = self.runtime.share(demand, stays=True, most=workers or slots, who=f"engine '{engine}'")
+                slots = self.runtime.cluster.slots()
+                asked = self.runtime.cluster.share(demand, stays=True, most=workers or slots, who=f"engine '{engine}'")
                 self._share, self.workers = asked, asked.most
         except BaseException:
             self.close()

@@ -13,13 +13,15 @@ __all__ = ["Share", "check", "largest", "room_for"]
 class Share(NamedTuple):
     """Resources of one call. With `stays` it runs in an actor, of which there are at most `most`; `who` asked for it.
 
-    No CPUs named means one for a task; an actor needs one to be placed, and holds none while it waits.
+    No CPUs named means one for a task; an actor needs one to be placed, and holds none while it waits. An actor that
+    awaits takes `at_once` calls; 0 says that it takes one after another.
     """
 
     demand: Demand
     stays: bool = False
     most: int = 1
     who: str = ""
+    at_once: int = 0
 
     @property
     def asked(self) -> str:
@@ -41,6 +43,8 @@ class Share(NamedTuple):
             told["num_gpus"] = gpus
         if memory:
             told["memory"] = memory
+        if self.at_once:
+            told["max_concurrency"] = self.at_once
         return told
 
 

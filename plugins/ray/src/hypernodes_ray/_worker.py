@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hypernodes.plugin import close_process, receive
+from hypernodes.plugin import close_process, receive, receive_async
 
-__all__ = ["Worker", "run"]
+__all__ = ["AwaitingWorker", "Worker", "run"]
 
 KEPT_BYTES = 1 << 30
 """How many bytes of blobs a worker process keeps; what was not used for longest goes first."""
@@ -28,9 +29,7 @@ class _Blobs(Mapping[str, bytes]):
         if found is None:
             import ray
 
-            found = _kept[digest] = ray.get(self._refs[digest])
-            while sum(map(len, _kept.values())) > KEPT_BYTES and len(_kept) > 1:
-                _kept.popitem(last=False)
+            found = _keep(digest, ray.get(self._refs[digest]))
         else:
             _kept.move_to_end(digest)
         return found
@@ -40,6 +39,13 @@ class _Blobs(Mapping[str, bytes]):
 
     def __len__(self) -> int:
         return len(self._refs)
+
+
+def _keep(digest: str, blob: bytes) -> bytes:
+    _kept[digest] = blob
+    while sum(map(len, _kept.values())) > KEPT_BYTES and len(_kept) > 1:
+        _kept.popitem(last=False)
+    return blob
 
 
 def run(payload: bytes, refs: Mapping[str, Any]) -> bytes:
@@ -62,3 +68,40 @@ class Worker:
     def end(self) -> None:
         """Close what it has built: how Ray ends an actor leaves no time for that."""
         close_process()
+
+
+class AwaitingWorker:
+    """One worker process that stays, and awaits many requests at once on one event loop."""
+
+    def __init__(self) -> None:
+        self._coming: dict[str, asyncio.Task[bytes]] = {}
+
+    async def ready(self) -> tuple[str, int]:
+        """The node and the process it runs in."""
+        return Worker().ready()
+
+    async def run(self, payload: bytes, refs: Mapping[str, Any]) -> bytes:
+        """One request. What it has in common with others is fetched once, while those that have it go on."""
+        blobs = {digest: await self._blob(digest, ref) for digest, ref in refs.items()}
+        return await receive_async(payload, blobs)
+
+    async def _blob(self, digest: str, ref: Any) -> bytes:
+        found = _kept.get(digest)
+        if found is not None:
+            _kept.move_to_end(digest)
+            return found
+        coming = self._coming.get(digest)
+        if coming is None:
+            coming = self._coming[digest] = asyncio.ensure_future(self._fetch(digest, ref))
+        # A request that is given up leaves the others that wait for it undisturbed.
+        return await asyncio.shield(coming)
+
+    async def _fetch(self, digest: str, ref: Any) -> bytes:
+        try:
+            return _keep(digest, await ref)
+        finally:
+            del self._coming[digest]
+
+    async def end(self) -> None:
+        """Close what it has built, in a thread: some of it is closed on this very loop."""
+        await asyncio.to_thread(close_process)
