@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -122,6 +123,14 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
     In a worker thread it runs on the loop that the thread keeps; elsewhere on a loop of its own; and where a loop is
     running already (a notebook) in a fresh thread, with this thread's context variables.
     """
+    try:
+        return _run(coroutine)
+    finally:
+        if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+            coroutine.close()  # something stopped this thread first; Python would warn of what is never awaited
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
     if is_loop_running():
         return run_in_fresh_thread(coroutine)
     if _loop.keep:
@@ -129,9 +138,22 @@ def run_coroutine(coroutine: Coroutine[Any, Any, T]) -> T:
             _loop.runner = asyncio.Runner()
             _turns[_loop.runner.get_loop()] = threading.Lock()
         with _turns[_loop.runner.get_loop()]:
-            return _loop.runner.run(coroutine, context=contextvars.copy_context())
+            try:
+                return _loop.runner.run(coroutine, context=contextvars.copy_context())
+            except KeyboardInterrupt:
+                # It may have struck between two steps: what was under way must not go on under the next call.
+                _loop.runner.run(_cancel_the_rest())
+                raise
     with OwnLoop() as own:
         return own.run(coroutine)
+
+
+async def _cancel_the_rest() -> None:
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    if rest:
+        await asyncio.wait(rest, timeout=LONGEST_CLOSING)
 
 
 def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> None:

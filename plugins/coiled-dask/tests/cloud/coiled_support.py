@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from coiled_plane import TOKEN, ControlPlane
@@ -33,6 +36,19 @@ def double(x: int) -> int:
 
 def backend(**options: Any) -> CoiledBackend:
     return CoiledBackend(**{**CHEAP, **options})
+
+
+@contextmanager
+def program(plane: ControlPlane, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A program of somebody who is logged in there; it does not outlive the block."""
+    environment = {**os.environ, "DASK_COILED__TOKEN": TOKEN, "DASK_COILED__SERVER": plane.url}
+    pipe = subprocess.PIPE
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 def wait_for(true: Callable[[], object], what: str, seconds: float = 60) -> None:

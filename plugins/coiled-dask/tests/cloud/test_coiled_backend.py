@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from coiled_plane import TOKEN, ControlPlane
-from coiled_support import HUSHED, backend, double, process, wait_for
+from coiled_support import HUSHED, backend, double, process, program, wait_for
 
 from hypernodes import Pipeline, node
 from hypernodes_coiled import SchedulerLostError
@@ -179,19 +179,16 @@ def test_program_that_ends_or_is_interrupted_leaves_no_cluster(
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
-    environment = {**os.environ, "DASK_COILED__TOKEN": TOKEN, "DASK_COILED__SERVER": plane.url}
-    command = [sys.executable, str(script), ending]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline() == "once\n"
+    with program(plane, str(script), ending) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "once\n"
         if ending == "stays":
-            program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=120)
+            running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=120)
     assert plane.clusters[0].deleted
     assert plane.running == []
     assert TOKEN not in errors
-    assert (program.returncode == 0) == (ending == "ends")
+    assert (running.returncode == 0) == (ending == "ends")
     assert ("KeyboardInterrupt" in errors) == (ending == "stays")
     assert errors.count("Traceback") == (ending == "stays"), errors
 
@@ -205,15 +202,12 @@ def test_program_that_is_interrupted_while_a_cluster_starts_leaves_none(
     plane: ControlPlane, tmp_path: Path, call: str
 ) -> None:
     plane.hold, plane.patience = True, 0
-    environment = {**os.environ, "DASK_COILED__TOKEN": TOKEN, "DASK_COILED__SERVER": plane.url}
-    pipe = subprocess.PIPE
-    command = [sys.executable, "-c", SCRIPT.replace(ALONE, call), "ends"]
-    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as program:
+    with program(plane, "-c", SCRIPT.replace(ALONE, call), "ends") as running:
         wait_for(lambda: len(plane.asked("details")) > 1, "the wait for the cluster")
-        program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=120)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=120)
     assert "KeyboardInterrupt" in errors
-    assert program.returncode != 0
+    assert running.returncode != 0
     assert plane.clusters[0].deleted
 
 
