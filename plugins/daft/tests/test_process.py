@@ -184,16 +184,16 @@ def test_interrupt_ends_the_program(tmp_path: Path, kind: str) -> None:
         HEAD
         + textwrap.dedent(
             """
-            import asyncio, time
+            import asyncio, os, time
 
             @node(output_name="z")
             def plain(x):
-                print("begun", flush=True)
+                os.write(1, b"begun\\n")  # whole, as several say it at once
                 time.sleep(1)
 
             @node(output_name="z")
             async def later(x):
-                print("begun", flush=True)
+                os.write(1, b"begun\\n")  # whole, as several say it at once
                 await asyncio.sleep(600)
 
             slow = plain if sys.argv[1] == "plain" else later
