@@ -258,17 +258,19 @@ def test_stream_draws_two_windows_at_most() -> None:
 
 def test_nothing_begins_after_a_stream_is_closed() -> None:
     begun: list[int] = []
-    gate, two = threading.Event(), threading.Semaphore(0)
+    first, gate, two = threading.Event(), threading.Event(), threading.Semaphore(0)
 
     @node(output_name="y")
     def wait(x: int) -> int:
         begun.append(x)
-        if x:
+        if x == 0:
+            first.set()
+        elif first.is_set():  # Daft hands out rows in any order: none may hold up the one that is waited for
             two.release()
             gate.wait(GENEROUS)
         return x
 
-    stream = on_daft(wait, max_workers=2, batch_size=1).map_iter(rows(40), output_name="y")
+    stream = on_daft(wait, max_workers=2, batch_size=1).map_iter(rows(200), output_name="y")
     with closing(stream):
         assert next(stream) == 0
         for _ in range(2):
