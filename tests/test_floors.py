@@ -19,7 +19,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "core" / "src" / "hypernodes"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
-        *("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_whole"),
+        *("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_whole", "_blobs"),
         *("_version", "_worker", "_cache", "_signing", "_entry", "_files", "_late", "_limits", "_batching"),
         *("_demand", "_scope", "_quota", "_machine", "_keep", "_starting"),
     ),

@@ -15,6 +15,7 @@ from hypernodes.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from hypernodes._backend import Backend, Session, pair
+    from hypernodes._blobs import FetchedBlobs, keep_blob, kept_blob
     from hypernodes._bytes_cache import BytesCache, Kept, Refused
     from hypernodes._cache import Cache, Found, Note
     from hypernodes._context import Context
@@ -71,6 +72,7 @@ __all__ = [
     "ExecutorEngine",
     "Failure",
     "Feed",
+    "FetchedBlobs",
     "Found",
     "IncompatibleEngineError",
     "Kept",
@@ -105,6 +107,8 @@ __all__ = [
     "duration",
     "hookimpl",
     "inside_worker",
+    "keep_blob",
+    "kept_blob",
     "map_rows",
     "pair",
     "payload_of",
@@ -126,6 +130,7 @@ __all__ = [
 
 # A manifest needs specs and `hookimpl` alone: the rest, with asyncio behind it, loads when an engine does.
 _HOMES = {
+    "_blobs": ("FetchedBlobs", "keep_blob", "kept_blob"),
     "_backend": ("Backend", "Session", "pair"),
     "_bytes_cache": ("BytesCache", "Kept", "Refused"),
     "_cache": ("Cache", "Found", "Note"),

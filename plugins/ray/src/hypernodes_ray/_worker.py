@@ -4,53 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from hypernodes.plugin import close_process, receive, receive_async
+from hypernodes.plugin import FetchedBlobs, close_process, keep_blob, kept_blob, receive, receive_async
 
 __all__ = ["AwaitingWorker", "Worker", "run"]
-
-KEPT_BYTES = 1 << 30
-"""How many bytes of blobs a worker process keeps; what was not used for longest goes first."""
-
-_kept: OrderedDict[str, bytes] = OrderedDict()
-
-
-class _Blobs(Mapping[str, bytes]):
-    """What requests have in common, by digest: fetched from the object store once for each process."""
-
-    def __init__(self, refs: Mapping[str, Any]) -> None:
-        self._refs = refs
-
-    def __getitem__(self, digest: str) -> bytes:
-        found = _kept.get(digest)
-        if found is None:
-            import ray
-
-            found = _keep(digest, ray.get(self._refs[digest]))
-        else:
-            _kept.move_to_end(digest)
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._refs)
-
-    def __len__(self) -> int:
-        return len(self._refs)
-
-
-def _keep(digest: str, blob: bytes) -> bytes:
-    _kept[digest] = blob
-    while sum(map(len, _kept.values())) > KEPT_BYTES and len(_kept) > 1:
-        _kept.popitem(last=False)
-    return blob
 
 
 def run(payload: bytes, refs: Mapping[str, Any]) -> bytes:
     """One request, as a task. `refs` are references to its blobs; a bare one would be fetched for each task."""
-    return receive(payload, _Blobs(refs))
+    import ray
+
+    return receive(payload, FetchedBlobs(refs, ray.get))
 
 
 class Worker:
@@ -86,9 +52,8 @@ class AwaitingWorker:
         return await receive_async(payload, blobs)
 
     async def _blob(self, digest: str, ref: Any) -> bytes:
-        found = _kept.get(digest)
+        found = kept_blob(digest)
         if found is not None:
-            _kept.move_to_end(digest)
             return found
         coming = self._coming.get(digest)
         if coming is None:
@@ -98,7 +63,7 @@ class AwaitingWorker:
 
     async def _fetch(self, digest: str, ref: Any) -> bytes:
         try:
-            return _keep(digest, await ref)
+            return keep_blob(digest, await ref)
         finally:
             del self._coming[digest]
 
