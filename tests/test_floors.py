@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         *("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_whole", "_blobs"),
         *("_version", "_worker", "_cache", "_signing", "_entry", "_files", "_late", "_limits", "_batching"),
-        *("_demand", "_scope", "_quota", "_machine", "_keep", "_starting"),
+        *("_demand", "_scope", "_quota", "_machine", "_keep", "_uninterrupted"),
     ),
     (
         *("_node", "_nest", "_types", "_graph", "_plan", "_compile", "_modes", "_digest", "_digest_kinds"),

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from hypernodes._scope import keeps_on
-from hypernodes._starting import start
+from hypernodes._uninterrupted import start
 from hypernodes._worker import as_here
 
 __all__ = [

@@ -29,6 +29,7 @@ from hypernodes._record import Built, Record, collecting, deliver
 from hypernodes._shared import SharedInputs, rebuilt
 from hypernodes._table import Table
 from hypernodes._task import LEFT, Reply, Stage, Task, run_rows
+from hypernodes._uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from hypernodes._plan import Step
@@ -439,7 +440,8 @@ def _sendable(made: dict[int, Any] | None) -> dict[int, Any] | None:
 
 def _traceback_text(error: BaseException) -> str:
     try:
-        return "".join(traceback.format_exception(error))
+        with uninterrupted:
+            return "".join(traceback.format_exception(error))
     except Exception as broken:
         return f"<the traceback of this {type(error).__qualname__} cannot be shown: {type(broken).__name__}>"
 

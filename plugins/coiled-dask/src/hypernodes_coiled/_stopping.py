@@ -18,7 +18,7 @@ from typing import Any
 
 from distributed import WorkerPlugin, get_worker
 
-from hypernodes.plugin import starting
+from hypernodes.plugin import uninterrupted
 
 __all__ = ["Stopped", "stoppable"]
 
@@ -98,7 +98,7 @@ class _Stopping(WorkerPlugin):  # type: ignore[misc]
             self._stop(key)
 
     def _stop(self, key: str) -> None:
-        with starting, _lock:
+        with uninterrupted, _lock:
             ticket = _tickets.get(key)
             if ticket is None or ticket.stopped:
                 return

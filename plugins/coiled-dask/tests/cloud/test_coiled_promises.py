@@ -17,6 +17,7 @@ from coiled_support import HUSHED, backend, double, settings
 
 from hypernodes import CoiledBackend, LocalBackend, Pipeline, node
 from hypernodes.testing import BackendContract, SubprocessBackend
+from hypernodes_coiled._engine import DaskEngine
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -49,6 +50,7 @@ class Promises(BackendContract):
     """The contract, of which promises are taken one by one."""
 
     can_kill_workers = True
+    draw_ahead = 8 * DaskEngine.most_in_chunk * 2
 
 
 @pytest.fixture(scope="module")
