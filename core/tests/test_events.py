@@ -220,6 +220,29 @@ def test_every_start_has_an_end_and_parents_enclose_their_children(what: str, wh
         assert event_problems(events) == []
 
 
+def test_node_that_nobody_waits_for_any_more_ends_once_with_the_call() -> None:
+    begun, held, log = threading.Event(), threading.Event(), EventLog()
+
+    @node(output_name="a")
+    def wait(x: int) -> bool:
+        if x == 0:
+            return begun.wait(60)
+        begun.set()
+        return held.wait(60)
+
+    stream = Pipeline([wait], backend=LocalBackend(engine="async", max_workers=3), callbacks=[log]).map_iter(
+        {"x": number} for number in range(100)
+    )
+    next(stream)
+    stream.close()
+    held.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("hypernodes-async"):
+            thread.join(60)
+    assert event_problems(log.events) == []
+    assert set(log.statuses()["wait"]) == {"ok", "stopped"}
+
+
 def test_failures_are_told_at_every_level_with_the_type_of_the_failing_node() -> None:
     log = EventLog()
     pipeline = nested().with_options(callbacks=[log])
@@ -466,7 +489,7 @@ def test_normalised_leaves_out_items_after_the_one_that_ended_the_map() -> None:
         (lambda events: events[:-1], "does not end"),
         (lambda events: [*events[:-2], events[-1], events[-2]], "ends before what is in it"),
         (lambda events: [events[1], events[0], *events[2:]], "begins outside its parent"),
-        (lambda events: [*events, events[-1]], "ends without having begun"),
+        (lambda events: [*events, events[-1]], "ends twice"),
         (lambda events: [], "nothing began"),
     ],
 )

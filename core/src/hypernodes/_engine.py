@@ -47,6 +47,10 @@ class Engine(ABC):
         """How many nodes run at once under this bound; None where the engine's library decides."""
         return max_workers
 
+    def items_at_once(self, site: Site) -> int | None:
+        """How many items it works on at once of those that come to a far place together; None where measuring tells."""
+        return 1 if site.map_execution == "sequential" else site.max_workers
+
     @abstractmethod
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
         """Run the stage for each task."""

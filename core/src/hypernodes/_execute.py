@@ -1,4 +1,4 @@
-"""A stage"s tasks run in an open place: by its engine here, or packed and sent there."""
+"""A stage's tasks run in an open place: by its engine here, or packed and sent there."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hypernodes._far import FarEngine
 from hypernodes._ledger import Dispatch
 from hypernodes._line import Line
 from hypernodes._local import strategy_of
+from hypernodes._overlap import DEFAULT_CONCURRENCY
 from hypernodes._pace import Pace
 from hypernodes._payload import split
 from hypernodes._places import OpenPlace
@@ -38,9 +39,10 @@ def execute(place: OpenPlace, stage: Stage, feed: Feed) -> Iterator[Batch]:
     strategy = strategy_of(place.backend, stage.steps)
     blueprint = blueprint_of(stage, fine=False, fans=False, apart=strategy != "item")
     whole, workers = blueprint.single, place.session.workers
+    together = place.engine.items_at_once(place.site) or DEFAULT_CONCURRENCY
 
     def pace(_: Stage) -> Pace:
-        return Pace(REMOTE_CHUNK_SECONDS)
+        return Pace(REMOTE_CHUNK_SECONDS, together=together)
 
     scheduler: Line | Scheduler
     if whole is not None:

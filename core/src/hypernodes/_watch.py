@@ -157,7 +157,8 @@ class Watch:
 
     def _end_what_is_open(self, rest: str) -> None:
         """Nodes that nobody waits for any more, rows without a result, and the places that stay open for others."""
-        for token, begun, clock in list(self._open_nodes.values()):
+        while self._open_nodes:  # what still runs in some thread is not told of again when it ends
+            _, (token, begun, clock) = self._open_nodes.popitem()
             self._node_ends(token, begun._replace(seconds=perf_counter() - clock))
         for child in list(self._root.children.values()):
             self._close(child, rest, self._failure)

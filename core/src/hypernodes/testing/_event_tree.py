@@ -160,7 +160,7 @@ def event_problems(events: Iterable[Event]) -> list[str]:
                 open_[event.parent] += 1
             continue
         if event.span not in open_:
-            problems.append(f"{what} ends without having begun")
+            problems.append(f"{what} ends {'twice' if event.span in begun else 'without having begun'}")
             continue
         start = begun[event.span]
         if (start.kind, start.path, start.items, start.parent) != (event.kind, event.path, event.items, event.parent):

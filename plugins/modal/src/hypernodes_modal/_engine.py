@@ -22,6 +22,9 @@ class ContainerEngine(Engine):
     requires: ClassVar[frozenset[str]] = frozenset({"modal"})
     modes: ClassVar[tuple[str, ...]] = ("async", "parallel")
 
+    def items_at_once(self, site: Site) -> int | None:
+        return super().items_at_once(site) if site.map_execution == "async" else 1
+
     def execute(self, stage: Stage, tasks: Feed, site: Site) -> Iterator[Outcome]:
         for batch in self.batches(stage, tasks, site):
             yield from batch.outcomes()
