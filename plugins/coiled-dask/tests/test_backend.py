@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 from dask_clusters import Harmed, hosts, until
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_worker
 
 from hypernodes import (
     DaskBackend,
@@ -95,6 +95,11 @@ def test_local_cluster_stays_for_the_next_run_and_ends_with_the_backend() -> Non
     assert len(hosts()) == 1
     backend.close()
     assert hosts() == []
+
+
+def test_worker_of_a_local_cluster_has_no_thread_that_may_abort_it_at_its_end(backend: DaskBackend) -> None:
+    watches = node(lambda x: get_worker().monitor.monitor_gil_contention, output_name="watches")
+    assert Pipeline(nodes=[watches], backend=backend).run(x=1) == {"watches": False}
 
 
 def test_scheduler_beyond_this_machine_without_tls_is_refused_unless_told() -> None:

@@ -23,6 +23,8 @@ SETTINGS = {
     "distributed.worker.daemon": False,
     "distributed.scheduler.worker-saturation": "inf",
     "distributed.admin.large-graph-warning-threshold": "1TB",
+    # Where gilknocker is installed, as it is with coiled, its thread may abort a worker that ends.
+    "distributed.admin.system-monitor.gil.enabled": False,
 }
 
 
