@@ -74,6 +74,8 @@ def test_size_of_a_cluster_that_is_there_is_refused() -> None:
         RayBackend("auto", num_gpus=1)
     with pytest.raises(ValueError, match=r"num_cpus=-1; give a whole number"):
         RayBackend(num_cpus=-1)
+    with pytest.raises(ValueError, match=r"processes=0; give a whole number"):
+        RayBackend(engine="threaded", processes=0)
 
 
 def test_local_backend_refuses_the_engine_and_names_the_backend_that_can() -> None:

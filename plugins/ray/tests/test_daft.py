@@ -115,3 +115,10 @@ def test_modes_are_refused_with_the_reason(option: str) -> None:
     named: dict[str, Any] = {option: "parallel"}
     with pytest.raises(IncompatibleEngineError, match="schedules nodes and items itself"):
         RayBackend(engine=DaftEngine(runner="ray"), **named)
+
+
+@pytest.mark.parametrize("options", [{"processes": 2}, {"process_resources": {"cpus": 4}}])
+@pytest.mark.parametrize("engine", ["ray", DaftEngine(runner="ray")])
+def test_actors_are_refused_for_engines_that_spread_their_own_work(engine: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(IncompatibleEngineError, match="itself spreads its work over the cluster"):
+        RayBackend(engine=engine, **options)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from hypernodes.plugin import Backend, Demand, Engine, IncompatibleEngineError, Session, demand_of, pair
+from hypernodes.plugin import Backend, Demand, Engine, EngineSpec, IncompatibleEngineError, Session, demand_of, pair
 from hypernodes_ray._address import address_of
 from hypernodes_ray._connection import Wanted
 
@@ -68,6 +68,23 @@ class RayBackend(Backend):
         if self.process_resources is not None:
             demand_of("RayBackend", self.process_resources)
         pair(self)
+        self._check_processes()
+
+    def _check_processes(self) -> None:
+        """How an engine is put into actors; that makes no sense with one that spreads its work over the cluster."""
+        count: object = self.processes
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise IncompatibleEngineError(
+                f"RayBackend: processes={count!r}; give a whole number, 1 or more, or leave it out"
+            )
+        spec: EngineSpec = self._engine_spec  # type: ignore[attr-defined] # set by `pair`
+        for option in ("processes", "process_resources"):
+            value = getattr(self, option)
+            if value is not None and "ray.runtime" in spec.requires:
+                raise IncompatibleEngineError(
+                    f"RayBackend: {option}={value!r} makes no sense with engine '{spec.name}', which itself spreads "
+                    "its work over the cluster; leave it out, and bound what runs at once by max_workers="
+                )
 
     def open(self) -> Session:
         from hypernodes_ray._session import RaySession
