@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from pathlib import Path
 from typing import Any
 
 import dask
 import pytest
 from dask_clusters import Harmed, until
-from distributed import Client
+from distributed import Client, get_worker
 
 from hypernodes import DaskBackend, Pipeline, node
 from hypernodes.plugin import payload_of
@@ -19,6 +21,7 @@ from hypernodes_coiled._link import Link
 from hypernodes_coiled._local import LocalCluster
 from hypernodes_coiled._pool import DaskPool, Patience
 from hypernodes_coiled._request import How
+from hypernodes_coiled._stopping import Stopped, stoppable
 
 REQUEST = payload_of([json.dumps({"format": "unknown"}).encode()], {})
 """A request to which every worker replies that it does not know this format."""
@@ -50,6 +53,30 @@ def test_request_given_up_while_its_result_is_fetched_takes_no_other_with_it(poo
         given_up.result(60)
     assert b"format" in wanted.result(60)
     assert b"format" in pool.submit(REQUEST, {}, How()).result(60)
+
+
+def begin_after_it_was_cancelled(folder: Path) -> None:
+    """What a task does whose request is given up in the moment in which it begins."""
+    worker = get_worker()
+    key = worker.get_current_task()
+    with stoppable("another", may_end_worker=False):
+        (folder / "began").touch()
+    while worker.state.tasks[key].state != "cancelled" or not any("stopping" in name for name in worker.plugins):
+        time.sleep(0.01)
+    try:
+        with stoppable(key, may_end_worker=False):
+            (folder / "went on").touch()
+    except Stopped:
+        (folder / "stopped").touch()
+
+
+def test_task_that_is_cancelled_as_it_begins_is_stopped(cluster: LocalCluster, tmp_path: Path) -> None:
+    with Client(cluster.address, security=cluster.security, set_as_default=False) as client:
+        future = client.submit(begin_after_it_was_cancelled, tmp_path, pure=False)
+        until(lambda: (tmp_path / "began").exists(), "the task to begin")
+        future.cancel()
+        until(lambda: len(list(tmp_path.iterdir())) > 1, "it to hear of that")
+    assert {file.name for file in tmp_path.iterdir()} == {"began", "stopped"}
 
 
 def test_own_source_is_not_read_for_each_request(pool: DaskPool) -> None:

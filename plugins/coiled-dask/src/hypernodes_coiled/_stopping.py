@@ -45,11 +45,13 @@ _lock = threading.Lock()
 @contextmanager
 def stoppable(key: str, *, may_end_worker: bool) -> Iterator[None]:
     """In this block the task may be stopped: then `Stopped` is raised in it, or right at its end."""
-    ticket = _Ticket(threading.get_ident(), may_end_worker)
-    _watch(key)
+    ticket, worker = _Ticket(threading.get_ident(), may_end_worker), get_worker()
+    _watch(worker)
     with _lock:
         _tickets[key] = ticket
     try:
+        if _is_cancelled(worker, key):  # before there was a ticket
+            raise Stopped
         yield
     finally:
         _leave(key, ticket)
@@ -67,9 +69,8 @@ def _leave(key: str, ticket: _Ticket) -> None:
             continue
 
 
-def _watch(key: str) -> None:
+def _watch(worker: Any) -> None:
     """Have this worker tell of tasks that are cancelled."""
-    worker = get_worker()
     if _PLUGIN not in worker.plugins:
         worker.loop.add_callback(_add_plugin, worker)
 
@@ -93,8 +94,7 @@ class _Stopping(WorkerPlugin):  # type: ignore[misc]
             self._look(key)
 
     def _look(self, key: str) -> None:
-        task = self._worker.state.tasks.get(key)
-        if task is not None and task.state == "cancelled":
+        if _is_cancelled(self._worker, key):
             self._stop(key)
 
     def _stop(self, key: str) -> None:
@@ -110,6 +110,11 @@ class _Stopping(WorkerPlugin):  # type: ignore[misc]
     def _end(self, key: str) -> None:
         if key in _tickets:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_cancelled(worker: Any, key: str) -> bool:
+    task = worker.state.tasks.get(key)
+    return task is not None and task.state == "cancelled"
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:
