@@ -31,6 +31,8 @@ WORKERS_ARE_GONE = 5.0
 
 ITEMS = 60
 MAPPED = ("square", "spell", "seal")
+SECONDS = 0.005
+"""What each of them takes at the least."""
 CHAIN = ("one", "two", "three", "four", "five")
 
 # What the nodes read from the environment is no part of their keys, so a driver that is mended finds what was kept.
@@ -113,14 +115,16 @@ class Way(NamedTuple):
 
 # One after another: each result is kept before the next node is called. The others keep the results of an item when
 # all of it has come home. The event loop has one item under way for each of its workers; pools have as many more that
-# wait for a worker, all of which may have run when the kill comes. Chunks of so slow an item hold one.
+# wait for a worker, all of which may have run when the kill comes. A chunk for a thread holds one of so slow an item,
+# one for a process as many as fit into its 50 ms.
+IN_CHUNK = int(0.05 / (SECONDS * len(MAPPED)))
 WAYS = {
     way.engine: way
     for way in (
         Way("sequential", 0, 1),
         Way("async", 4, 4 * len(MAPPED)),
         Way("threaded", 2, 2 * 2 * len(MAPPED)),
-        Way("multiprocess", 2, 2 * 2 * len(MAPPED)),
+        Way("multiprocess", 2, 2 * 2 * IN_CHUNK * len(MAPPED)),
     )
 }
 
@@ -136,7 +140,7 @@ class Call(NamedTuple):
 class Work:
     """One piece of work: a cache, and the log in which its nodes write, whatever process they are in."""
 
-    def __init__(self, folder: Path, *arguments: str, seconds: float = 0.005) -> None:
+    def __init__(self, folder: Path, *arguments: str, seconds: float = SECONDS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "log"
         self.log.touch()
@@ -215,7 +219,7 @@ Begin = Callable[..., Work]
 def begin(tmp_path: Path) -> Iterator[Begin]:
     works: list[Work] = []
 
-    def make(*arguments: str, seconds: float = 0.005) -> Work:
+    def make(*arguments: str, seconds: float = SECONDS) -> Work:
         works.append(Work(tmp_path / str(len(works)), *arguments, seconds=seconds))
         return works[-1]
 
