@@ -43,6 +43,14 @@ def test_slow_start_of_a_worker_does_not_pass_for_tasks_that_overlap() -> None:
     assert max(sizes(pace, lambda count: 0.5 * count)) <= 16
 
 
+def test_what_a_worker_awaits_together_is_not_divided_near_the_end() -> None:
+    pace = Pace(0.25, together=100)
+    sizes(pace, lambda count: 2.0)
+    assert pace.least == 100
+    sizes(pace, lambda count: 2.0 * count)
+    assert pace.least == 1
+
+
 class Crowd:
     """How many coroutines of one worker are under way."""
 

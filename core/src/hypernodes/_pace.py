@@ -23,7 +23,7 @@ class Pace:
     even if they take longer, as far as larger chunks were seen to take less time for each task.
     """
 
-    __slots__ = ("_alone", "_count", "_each", "_room", "_spent", "most", "seconds", "size", "together")
+    __slots__ = ("_alone", "_at_once", "_count", "_each", "_room", "_spent", "most", "seconds", "size", "together")
 
     def __init__(self, seconds: float, most: int = 1024, together: int = 1) -> None:
         self.seconds, self.most, self.together = seconds, max(1, most), max(1, together)
@@ -31,12 +31,13 @@ class Pace:
         self._room = self.most
         self._each: float | None = None
         self._alone: float | None = None
+        self._at_once = 1
         self._count = self._spent = 0.0
 
     @property
     def least(self) -> int:
-        """How few tasks are still worth a chunk."""
-        return max(1, int(LEAST_SHARE * self.seconds / self._each)) if self._each else 1
+        """How few tasks are still worth a chunk. Fewer than are worked on at once would take no less time."""
+        return max(self._at_once, int(LEAST_SHARE * self.seconds / self._each)) if self._each else self._at_once
 
     def record(self, count: int, seconds: float) -> None:
         """`count` tasks took `seconds` in the worker."""
@@ -48,6 +49,7 @@ class Pace:
             # No task takes longer by itself than the quickest chunk did.
             self._alone = seconds if self._alone is None else min(self._alone, seconds)
             at_once = self._alone * max(1, count) / seconds
+            self._at_once = max(1, min(self.together, int(at_once)))
             wanted = max(wanted, min(self.together, int(GROWTH * at_once)))
         self.size = max(1, min(wanted, self._room, max(self.size, count) * GROWTH))
 
