@@ -98,6 +98,7 @@ class Feed:
         self._peeked: list[tuple[Any, ...]] = []
         self._next = 0
         self.held: int = 0
+        self._wake: Callable[[], object] | None = None
         self.stopped_after: int | None = None
         self.cancelled = False
         self.ended = False
@@ -202,7 +203,14 @@ class Feed:
         self.stop()
 
     def on_more(self, wake: Callable[[], object]) -> None:
-        """Have `wake` called when a feed that was empty for the moment has tasks again, or ends."""
+        """Have `wake` called when a feed that was empty for the moment has tasks again, or ends; or holds less."""
+        self._wake = wake
+
+    def let_go(self, count: int) -> None:
+        """So many outcomes are held back no more. Whoever draws may wait for that in another thread."""
+        self.held -= count
+        if self._wake is not None:
+            self._wake()
 
     def __iter__(self) -> Iterator[Task]:
         return self
@@ -226,7 +234,6 @@ class QueueFeed(Feed):
         self._queue: deque[Task] = deque()
         self._closed = False
         self._changed = threading.Condition()
-        self._wake: Callable[[], object] | None = None
 
     def put(self, *tasks: Task) -> None:
         """Add tasks, which whoever takes finds together."""
@@ -264,9 +271,6 @@ class QueueFeed(Feed):
 
     def take_run(self, count: int, least: int = 1) -> Run:
         return Run.of(self.take(count))
-
-    def on_more(self, wake: Callable[[], object]) -> None:
-        self._wake = wake
 
     def __next__(self) -> Task:
         with self._changed:

@@ -32,7 +32,7 @@ class Turns:
         self._turn += len(batch.values)
         while self._turn in waiting:
             batch = waiting.pop(self._turn)
-            self.feed.held -= len(batch.values)
+            self.feed.let_go(len(batch.values))
             self._turn += len(batch.values)
             found.append(batch)
         return found
