@@ -30,11 +30,14 @@ class Turns:
             return []
         found = [batch]
         self._turn += len(batch.values)
+        let_go = 0
         while self._turn in waiting:
             batch = waiting.pop(self._turn)
-            self.feed.let_go(len(batch.values))
+            let_go += len(batch.values)
             self._turn += len(batch.values)
             found.append(batch)
+        if let_go:
+            self.feed.let_go(let_go)
         return found
 
 
