@@ -14,7 +14,7 @@ from hypernodes._specs import BackendSpec, CacheSpec, EngineSpec
 from hypernodes.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from hypernodes._backend import Backend, Session, pair
+    from hypernodes._backend import Backend, Session, check_workers, pair
     from hypernodes._blobs import FetchedBlobs, keep_blob, kept_blob
     from hypernodes._bytes_cache import BytesCache, Kept, Refused
     from hypernodes._cache import Cache, Found, Note
@@ -101,6 +101,7 @@ __all__ = [
     "UnsendableError",
     "WorkerLostError",
     "as_worker",
+    "check_workers",
     "close_process",
     "counted",
     "demand_of",
@@ -131,7 +132,7 @@ __all__ = [
 # A manifest needs specs and `hookimpl` alone: the rest, with asyncio behind it, loads when an engine does.
 _HOMES = {
     "_blobs": ("FetchedBlobs", "keep_blob", "kept_blob"),
-    "_backend": ("Backend", "Session", "pair"),
+    "_backend": ("Backend", "Session", "check_workers", "pair"),
     "_bytes_cache": ("BytesCache", "Kept", "Refused"),
     "_cache": ("Cache", "Found", "Note"),
     "_context": ("Context",),

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from hypernodes.plugin import Backend, Demand, Engine, EngineSpec, IncompatibleEngineError, Session, demand_of, pair
+from hypernodes.plugin import (
+    Backend,
+    Demand,
+    Engine,
+    EngineSpec,
+    IncompatibleEngineError,
+    Session,
+    check_workers,
+    demand_of,
+    pair,
+)
 from hypernodes_ray._address import address_of
 from hypernodes_ray._connection import Wanted
 
@@ -72,11 +82,7 @@ class RayBackend(Backend):
 
     def _check_processes(self) -> None:
         """How an engine is put into actors; that makes no sense with one that spreads its work over the cluster."""
-        count: object = self.processes
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise IncompatibleEngineError(
-                f"RayBackend: processes={count!r}; give a whole number, 1 or more, or leave it out"
-            )
+        check_workers("RayBackend", "processes", self.processes)
         spec: EngineSpec = self._engine_spec  # type: ignore[attr-defined] # set by `pair`
         for option in ("processes", "process_resources"):
             value = getattr(self, option)
