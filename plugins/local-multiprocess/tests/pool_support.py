@@ -14,19 +14,20 @@ from hypernodes_local_multiprocess._pool import ProcessPool
 
 TAG = "HYPERNODES_TEST_TAG"
 _PAUSE = 0.002
+_PATIENCE = 20.0
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+def eventually(condition: Callable[[], Any]) -> Any:
     """The first true value of the condition; fails when there is none within the time.
 
     The time is counted in looks, as on a machine that stands still for a while or is short of processors nothing else
     gets on either.
     """
-    for _ in range(round(seconds / _PAUSE)):
+    for _ in range(round(_PATIENCE / _PAUSE)):
         if value := condition():
             return value
         time.sleep(_PAUSE)
-    raise AssertionError(f"not within {seconds} s")
+    raise AssertionError(f"not within {_PATIENCE} s")
 
 
 def tagged(tag: str) -> list[int]:

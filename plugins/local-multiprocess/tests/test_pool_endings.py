@@ -12,6 +12,7 @@ from pool_support import call, eventually, tagged, value
 from test_pool_lifetime import SCRIPT
 
 from hypernodes import LocalBackend, Pipeline, node
+from hypernodes_local_multiprocess import _ending
 
 BUSY = [
     "sleep",
@@ -24,8 +25,21 @@ BUSY = [
     "swallow_and_return",
     "swallow_and_raise",
 ]
+PATIENT_SCRIPT = "from hypernodes_local_multiprocess import _ending\n_ending.GRACE = 60.0\n" + SCRIPT
 STUBBORN = ["swallow_everything", "wait_in_finally"]
-"""Those that are not unwound: exit functions run on top of them when half of the grace is over."""
+"""Those that are not unwound: exit functions run on top of them when they are asked once more."""
+
+
+@pytest.fixture
+def patience(monkeypatch):
+    """A grace that no machine is too slow for, for workers that do end when they are asked."""
+    monkeypatch.setattr(_ending, "GRACE", 60.0)
+
+
+@pytest.fixture
+def some_patience(monkeypatch):
+    """A grace that has to pass, for workers that do not end when they are asked, and is not missed by a slow machine."""
+    monkeypatch.setattr(_ending, "GRACE", 5.0)
 
 
 def begin(pool, tmp_path, what):
@@ -37,7 +51,7 @@ def begin(pool, tmp_path, what):
 
 
 @pytest.mark.parametrize("busy", [*BUSY, *STUBBORN])
-def test_stopped_workers_run_their_exit_functions(make_pool, tmp_path, tag, busy):
+def test_stopped_workers_run_their_exit_functions(make_pool, tmp_path, tag, patience, busy):
     pool = make_pool()
     future, farewell = begin(pool, tmp_path, busy)
     pool.shutdown(kill=True)
@@ -45,21 +59,21 @@ def test_stopped_workers_run_their_exit_functions(make_pool, tmp_path, tag, busy
     assert future.done() and tagged(tag) == []
 
 
-def test_all_workers_share_one_grace(make_pool, tmp_path, tag):
+def test_all_workers_run_them_at_the_same_time(make_pool, tmp_path, tag, patience):
     pool = make_pool(4)
     farewells = [begin(pool, tmp_path, busy)[1] for busy in (*STUBBORN, "sleep", "spin")]
     pool.shutdown(kill=True)
     assert [farewell.read_text() for farewell in farewells] == ["goodbye"] * 4
 
 
-def test_idle_workers_run_their_exit_functions_when_they_are_stopped(make_pool, tmp_path):
+def test_idle_workers_run_their_exit_functions_when_they_are_stopped(make_pool, tmp_path, patience):
     pool = make_pool(1)
     value(call(pool, "remember_to_write", str(tmp_path / "farewell")))
     pool.shutdown(kill=True)
     assert (tmp_path / "farewell").read_text() == "goodbye"
 
 
-def test_a_worker_that_does_not_come_back_from_c_is_killed(make_pool, tmp_path, tag):
+def test_a_worker_that_does_not_come_back_from_c_is_killed(make_pool, tmp_path, tag, some_patience):
     pool = make_pool(2)
     _, stuck = begin(pool, tmp_path, "never_back_from_c")
     _, other = begin(pool, tmp_path, "sleep")
@@ -68,7 +82,7 @@ def test_a_worker_that_does_not_come_back_from_c_is_killed(make_pool, tmp_path, 
     assert tagged(tag) == []
 
 
-def test_an_exit_function_that_takes_too_long_is_killed_with_its_worker(make_pool, tmp_path, tag):
+def test_an_exit_function_that_takes_too_long_is_killed_with_its_worker(make_pool, tmp_path, tag, some_patience):
     pool = make_pool(1)
     value(call(pool, "remember_to_wait", str(tmp_path / "begun"), str(tmp_path / "farewell")))
     pool.shutdown(kill=True)
@@ -116,7 +130,7 @@ def test_a_process_that_user_code_forks_ends_by_sigterm_as_any_other(make_pool):
     assert value(call(make_pool(1), "sigterm_in_a_copy")) == -signal.SIGTERM
 
 
-def test_a_stream_that_is_closed_lets_exit_functions_run(tmp_path):
+def test_a_stream_that_is_closed_lets_exit_functions_run(tmp_path, patience):
     farewell = str(tmp_path / "farewell")
 
     @node(output_name="y")
@@ -139,7 +153,7 @@ def test_a_stream_that_is_closed_lets_exit_functions_run(tmp_path):
 
 def script_with(tmp_path, busy, then):
     farewell, begun = tmp_path / "farewell", tmp_path / "begun"
-    source = SCRIPT + f"ask('remember_then', {str(farewell)!r}, {str(begun)!r}, {busy!r})\n" + then
+    source = PATIENT_SCRIPT + f"ask('remember_then', {str(farewell)!r}, {str(begun)!r}, {busy!r})\n" + then
     return source, farewell, begun
 
 
@@ -160,7 +174,7 @@ def test_exit_functions_run_when_the_program_is_killed(run_script, tmp_path, tag
     eventually(begun.exists)
     script.send_signal(how)
     script.wait(20)
-    eventually(lambda: tagged(tag) == [], seconds=2)
+    eventually(lambda: tagged(tag) == [])
     assert farewell.read_text() == "goodbye"
 
 
@@ -172,7 +186,7 @@ def test_exit_functions_run_when_sigterm_reaches_all_processes(run_script, tmp_p
         with contextlib.suppress(ProcessLookupError):  # those told first may have ended others by now
             os.kill(pid, signal.SIGTERM)
     script.wait(20)
-    eventually(lambda: tagged(tag) == [], seconds=2)
+    eventually(lambda: tagged(tag) == [])
     assert farewell.read_text() == "goodbye"
 
 
@@ -192,7 +206,7 @@ def test_ctrl_c_lets_exit_functions_run(run_script, tmp_path, tag):
 def test_a_second_ctrl_c_kills_at_once(run_script, tmp_path, tag):
     begun, farewell = tmp_path / "begun", tmp_path / "farewell"
     script = run_script(
-        SCRIPT
+        PATIENT_SCRIPT
         + f"""
 import signal
 from pool_support import tagged

@@ -63,14 +63,14 @@ def test_shutdown_can_cancel_what_was_not_sent(make_pool, tmp_path):
 
 
 @pytest.mark.parametrize("stuck", ["sleep", "spin", "stuck_in_c"])
-def test_shutdown_by_killing_is_quick_whatever_workers_do(make_pool, tmp_path, tag, stuck):
+def test_shutdown_by_killing_ends_whatever_workers_do(make_pool, tmp_path, tag, stuck):
     pool = make_pool()
     running = [call(pool, "touch_then", str(tmp_path / f"{n}"), stuck) for n in range(2)]
     eventually(lambda: all((tmp_path / f"{n}").exists() for n in range(2)))
     rest = [call(pool, "double", n) for n in range(50)]
     closing = threading.Thread(target=pool.shutdown, kwargs={"kill": True}, daemon=True)
     closing.start()
-    eventually(lambda: not closing.is_alive(), seconds=1)
+    eventually(lambda: not closing.is_alive())
     assert tagged(tag) == []
     for future in running:
         with pytest.raises(CancelledError, match="as its pool was shut down"):
@@ -138,7 +138,7 @@ def test_a_script_needs_no_main_guard(run_script, tag):
 @pytest.mark.parametrize("busy", ["", "ask('sleep'); ask('spin'); ask('double', 1)"])
 def test_a_program_that_forgets_its_pool_ends_and_leaves_nothing(run_script, tag, busy):
     script = run_script(SCRIPT + "ask('double', 21).result(20)\n" + busy)
-    eventually(lambda: script.poll() is not None, seconds=5)
+    eventually(lambda: script.poll() is not None)
     assert script.communicate(timeout=20) == ("", "")
     assert script.returncode == 0
     assert tagged(tag) == []
@@ -154,7 +154,7 @@ def test_workers_are_gone_when_their_program_is_killed(run_script, tmp_path, tag
     assert len(tagged(tag)) == 5
     script.send_signal(how)
     script.wait(20)
-    eventually(lambda: tagged(tag) == [], seconds=2)
+    eventually(lambda: tagged(tag) == [])
 
 
 def test_workers_are_gone_even_when_a_forked_copy_of_the_program_lives(run_script, tmp_path, tag):
@@ -167,7 +167,7 @@ def test_workers_are_gone_even_when_a_forked_copy_of_the_program_lives(run_scrip
     script.kill()
     script.wait(20)
     try:
-        eventually(lambda: tagged(tag) == [child], seconds=2)
+        eventually(lambda: tagged(tag) == [child])
     finally:
         os.kill(child, signal.SIGKILL)
         eventually(lambda: tagged(tag) == [])
@@ -192,7 +192,7 @@ except KeyboardInterrupt:
     for pid in {*tagged(tag)} - {script.pid}:  # to all of them, as a terminal does, to the program last
         os.kill(pid, signal.SIGINT)
     script.send_signal(signal.SIGINT)
-    eventually(lambda: script.poll() is not None, seconds=2)
+    eventually(lambda: script.poll() is not None)
     out, errors = script.communicate(timeout=20)
     assert (out, errors, script.returncode) == ("2 True\n", "", 0)
     assert tagged(tag) == []
@@ -205,4 +205,4 @@ def test_a_pool_within_a_worker_goes_with_it(run_script, tmp_path, tag):
     eventually(lambda: len(tagged(tag)) == 7)
     script.kill()
     script.wait(20)
-    eventually(lambda: tagged(tag) == [], seconds=2)
+    eventually(lambda: tagged(tag) == [])

@@ -140,7 +140,7 @@ def test_nothing_is_left_of_a_program_killed_while_its_worker_looks(run_script, 
         f"pool = ProcessPool(1, 'pool_targets:command')\n"
         f"pool_support.call(pool, 'look_for_ever', numpy.ones(262_144), {str(tmp_path / 'looking')!r}).result()\n"
     )
-    eventually((tmp_path / "looking").exists, 30)
+    eventually((tmp_path / "looking").exists)
     line = (tmp_path / "looking").read_text()
     assert run.pid in holders(line)
     run.kill()

@@ -2,7 +2,7 @@
 
 SIGTERM asks it to, from the zygote, the system or a user alike. The first one raises `Ended` in the main thread, so
 that `with` and `finally` of the user's code do their part. Code that swallows it, or waits in a `finally`, is not
-unwound: at the second SIGTERM the exit functions run on top of it. Code in C that never returns sees neither.
+unwound: at the next SIGTERM the exit functions run on top of it. Code in C that never returns sees neither.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["AGAIN", "AT_ONCE", "FAREWELL", "GRACE", "Ended", "asked", "leave", "
 GRACE = 1.0
 """Seconds that all workers of a stopped pool have together, before they are killed."""
 AGAIN = 0.5
-"""Seconds of them after which those that are left are asked a second time."""
+"""Seconds after which those that are left are asked once more."""
 FAREWELL = 3
 """Seconds for exit functions where nobody is in a hurry; whole ones, as the alarm takes no others."""
 AT_ONCE = signal.SIGUSR1

@@ -25,7 +25,7 @@ os.dup2(null, 0)
 os.close(null)
 sys.path[:], sys.argv[:] = start["path"], start["argv"]
 from hypernodes_local_multiprocess._zygote import main
-main(start["control"], start["parent"], start["target"])
+main(start["control"], start["parent"], start["target"], start["grace"])
 """
 
 
@@ -45,6 +45,7 @@ class Starter:
                 "control": far.fileno(),
                 "parent": os.getpid(),
                 "target": target,
+                "grace": _ending.GRACE,
             }
             try:
                 self._process = subprocess.Popen(

@@ -38,8 +38,8 @@ _PR_SET_PDEATHSIG = 1
 _HEARD = (signal.SIGCHLD, signal.SIGTERM, _ending.AT_ONCE)
 
 
-def main(control_fd: int, parent: int, target: str) -> NoReturn:
-    """Serve the pool in process `parent` until it is gone, then end with every worker."""
+def main(control_fd: int, parent: int, target: str, grace: float) -> NoReturn:
+    """Serve the pool in process `parent` until it is gone, then end with every worker, within `grace` seconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool decides what Ctrl-C means
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, *_HEARD})
     control = socket.socket(fileno=control_fd)
@@ -51,15 +51,16 @@ def main(control_fd: int, parent: int, target: str) -> NoReturn:
         os._exit(1)
     gc.collect()
     gc.freeze()  # workers share these pages as long as no collection touches them
-    _Zygote(control, parent, target).serve()
+    _Zygote(control, parent, target, grace).serve()
 
 
 class _Zygote:
     """The control socket, the workers that have not been reaped, and what wakes the loop."""
 
-    def __init__(self, control: socket.socket, parent: int, target: str) -> None:
+    def __init__(self, control: socket.socket, parent: int, target: str, grace: float) -> None:
         self._control = control
         self._target = target
+        self._grace = grace
         self._pids: dict[int, int] = {}
         self._serials: dict[int, int] = {}
         self._received = bytearray()
@@ -94,16 +95,19 @@ class _Zygote:
                     alive = False
         for fd in (self._control.fileno(), *([] if self._parent is None else [self._parent])):
             self._poll.unregister(fd)
-        began = time.monotonic()
-        for seconds in (_ending.AGAIN, _ending.GRACE):
+        end = time.monotonic() + self._grace
+        while self._serials and not self._at_once and (now := time.monotonic()) < end:
             self._send_all(signal.SIGTERM)
-            while self._serials and not self._at_once and (left := began + seconds - time.monotonic()) > 0:
-                if self._poll.poll(left * 1000):
-                    self._listen()
+            self._wait_for_workers(min(now + _ending.AGAIN, end))
         self._send_all(signal.SIGKILL)
         while self._serials:
             self._reap(0)
         os._exit(0)
+
+    def _wait_for_workers(self, deadline: float) -> None:
+        while self._serials and not self._at_once and (left := deadline - time.monotonic()) > 0:
+            if self._poll.poll(left * 1000):
+                self._listen()
 
     def _listen(self) -> bool:
         """Act on signals that came; whether they say that this is the end."""
