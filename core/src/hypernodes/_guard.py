@@ -16,7 +16,7 @@ from hypernodes._limits import Retry
 from hypernodes._node import Node
 from hypernodes._plan import Step
 from hypernodes._scope import Scope
-from hypernodes._uninterrupted import start
+from hypernodes._stoppable import start
 from hypernodes._worker import as_here
 
 __all__ = ["guarded", "overran"]

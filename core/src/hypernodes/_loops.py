@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from hypernodes._scope import keeps_on
-from hypernodes._uninterrupted import start
+from hypernodes._stoppable import at_loop, start, uninterrupted
 from hypernodes._worker import as_here
 
 __all__ = [
     "OwnLoop",
+    "close_abandoned_loops",
     "close_thread_loop",
     "is_loop_running",
     "keep_thread_loop",
@@ -31,6 +32,8 @@ T = TypeVar("T")
 LONGEST_CLOSING = 5.0
 """Seconds that closing something waits for an event loop that is busy in another thread."""
 
+_open_loops: dict[asyncio.Runner, int] = {}
+"""The identity of the thread that opened each."""
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, threading.Lock] = WeakKeyDictionary()
 """Whose turn it is to run a loop that a thread keeps: a call that ends may have something to close on it."""
 
@@ -38,23 +41,50 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, threading.Lock] = WeakKeyDi
 class OwnLoop:
     """A loop for the length of a `with` block. What was built on it for nodes is closed before it ends."""
 
-    def __init__(self) -> None:
-        self.runner = asyncio.Runner()
-
-    def __enter__(self) -> asyncio.Runner:
-        return self.runner.__enter__()
+    def __enter__(self) -> OwnLoop:
+        self._runner = _open()
+        return self
 
     def __exit__(self, *_: object) -> None:
+        _close(self._runner)
+
+    def run(self, coroutine: Coroutine[Any, Any, T], context: contextvars.Context | None = None) -> T:
+        """The coroutine's result."""
+        return _run_on(self._runner, coroutine, context)
+
+
+def _open() -> asyncio.Runner:
+    """A runner with a loop, which no exception from outside can take from `close_abandoned_loops`."""
+    with uninterrupted:
+        runner = asyncio.Runner()
+        loop = runner.get_loop()
+        _turns[loop] = threading.Lock()
+        _open_loops[runner] = threading.get_ident()
+        return runner
+
+
+def _run_on(runner: asyncio.Runner, coroutine: Coroutine[Any, Any, T], context: contextvars.Context | None = None) -> T:
+    return at_loop(runner.get_loop(), lambda: runner.run(coroutine, context=context))
+
+
+def _close(runner: asyncio.Runner) -> None:
+    """Close a loop, and before it what was built on it."""
+
+    def close() -> None:
         try:
-            _leave(self.runner)
+            _leave(runner)
         finally:
-            self.runner.close()
+            try:
+                runner.close()
+            finally:
+                del _open_loops[runner]
+
+    at_loop(runner.get_loop(), close, closing=True)
 
 
 def _leave(runner: asyncio.Runner) -> None:
     """Close what was built on this loop; what that raises is told when the call ends."""
-    loop = runner.get_loop()
-    for keep, held in keeps_on(loop):
+    for keep, held in keeps_on(runner.get_loop()):
         try:
             if held.aclose is not None:
                 runner.run(_awaited(held.aclose))
@@ -71,10 +101,12 @@ class _ThreadLoop(threading.local):
 
     runner: asyncio.Runner | None = None
     keep = False
+    always = False
 
     def __del__(self) -> None:
         if self.runner is not None:
             self.runner.close()
+            _open_loops.pop(self.runner, None)
 
 
 _loop = _ThreadLoop()
@@ -82,7 +114,7 @@ _loop = _ThreadLoop()
 
 def keep_thread_loop() -> None:
     """Let this thread keep its loop from call to call, so that clients bound to it stay usable."""
-    _loop.keep = True
+    _loop.keep = _loop.always = True
 
 
 def close_thread_loop() -> None:
@@ -90,8 +122,18 @@ def close_thread_loop() -> None:
     kept, _loop.runner = _loop.runner, None
     if kept is not None:
         with _turns[kept.get_loop()]:
-            _leave(kept)
-            kept.close()
+            _close(kept)
+
+
+def close_abandoned_loops() -> None:
+    """Close the loops of this thread that nothing else will close, as an exception from outside struck who would."""
+    _loop.keep = _loop.always
+    if not _loop.keep:
+        _loop.runner = None
+    thread = threading.get_ident()
+    for runner in [runner for runner, owner in list(_open_loops.items()) if owner == thread]:
+        if runner is not _loop.runner:
+            _close(runner)
 
 
 @contextlib.contextmanager
@@ -135,14 +177,13 @@ def _run(coroutine: Coroutine[Any, Any, T]) -> T:
         return run_in_fresh_thread(coroutine)
     if _loop.keep:
         if _loop.runner is None:
-            _loop.runner = asyncio.Runner()
-            _turns[_loop.runner.get_loop()] = threading.Lock()
+            _loop.runner = _open()
         with _turns[_loop.runner.get_loop()]:
             try:
-                return _loop.runner.run(coroutine, context=contextvars.copy_context())
+                return _run_on(_loop.runner, coroutine, contextvars.copy_context())
             except KeyboardInterrupt:
                 # It may have struck between two steps: what was under way must not go on under the next call.
-                _loop.runner.run(_cancel_the_rest())
+                _run_on(_loop.runner, _cancel_the_rest())
                 raise
     with OwnLoop() as own:
         return own.run(coroutine)

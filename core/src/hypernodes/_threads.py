@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from hypernodes._loops import close_thread_loop, keep_thread_loop
-from hypernodes._uninterrupted import start
+from hypernodes._stoppable import start
 from hypernodes._worker import mark_worker
 
 __all__ = ["ThreadPool"]

@@ -27,9 +27,9 @@ from hypernodes._failure import Failure, text_of
 from hypernodes._payload import Buffer, dumps, join, loads, opened
 from hypernodes._record import Built, Record, collecting, deliver
 from hypernodes._shared import SharedInputs, rebuilt
+from hypernodes._stoppable import uninterrupted
 from hypernodes._table import Table
 from hypernodes._task import LEFT, Reply, Stage, Task, run_rows
-from hypernodes._uninterrupted import uninterrupted
 
 if TYPE_CHECKING:
     from hypernodes._plan import Step

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from hypernodes._rows import map_rows
     from hypernodes._scope import SharedScope, close_process
     from hypernodes._signing import SigningKey, signing_key_of
+    from hypernodes._stoppable import Stoppable, Stopped
     from hypernodes._table import Table
     from hypernodes._tally import Part, Speed, Tally, counted, duration, printable
     from hypernodes._task import Batch, Outcome, Reply, Stage, Task, run_rows, run_rows_async, run_step, run_task
     from hypernodes._threads import ThreadPool
-    from hypernodes._uninterrupted import uninterrupted
     from hypernodes._whole import write_whole
     from hypernodes._wire import receive, receive_async
     from hypernodes._worker import as_worker, inside_worker
@@ -94,6 +94,8 @@ __all__ = [
     "Speed",
     "Stage",
     "Step",
+    "Stoppable",
+    "Stopped",
     "Table",
     "Tally",
     "Task",
@@ -125,7 +127,6 @@ __all__ = [
     "serve",
     "signing_key_of",
     "summary",
-    "uninterrupted",
     "write_whole",
 ]
 
@@ -155,7 +156,7 @@ _HOMES = {
     "_rows": ("map_rows",),
     "_scope": ("SharedScope", "close_process"),
     "_signing": ("SigningKey", "signing_key_of"),
-    "_uninterrupted": ("uninterrupted",),
+    "_stoppable": ("Stoppable", "Stopped"),
     "_table": ("Table",),
     "_task": ("Batch", "Outcome", "Reply", "Stage", "Task", "run_rows", "run_rows_async", "run_step", "run_task"),
     "_threads": ("ThreadPool",),

@@ -16,12 +16,12 @@ from dask_clusters import Harmed, until
 from distributed import Client, get_worker
 
 from hypernodes import DaskBackend, Pipeline, node
-from hypernodes.plugin import payload_of
+from hypernodes.plugin import Stopped, payload_of
 from hypernodes_coiled._link import Link
 from hypernodes_coiled._local import LocalCluster
 from hypernodes_coiled._pool import DaskPool, Patience
 from hypernodes_coiled._request import How
-from hypernodes_coiled._stopping import Stopped, stoppable
+from hypernodes_coiled._stopping import run_stoppable
 
 REQUEST = payload_of([json.dumps({"format": "unknown"}).encode()], {})
 """A request to which every worker replies that it does not know this format."""
@@ -59,13 +59,11 @@ def begin_after_it_was_cancelled(folder: Path) -> None:
     """What a task does whose request is given up in the moment in which it begins."""
     worker = get_worker()
     key = worker.get_current_task()
-    with stoppable("another", may_end_worker=False):
-        (folder / "began").touch()
+    run_stoppable("another", (folder / "began").touch, may_end_worker=False)
     while worker.state.tasks[key].state != "cancelled" or not any("stopping" in name for name in worker.plugins):
         time.sleep(0.01)
     try:
-        with stoppable(key, may_end_worker=False):
-            (folder / "went on").touch()
+        run_stoppable(key, (folder / "went on").touch, may_end_worker=False)
     except Stopped:
         (folder / "stopped").touch()
 

@@ -21,12 +21,11 @@ from hypernodes_coiled._local import LocalCluster
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
-def marking(folder: Path, body: str) -> Any:
+def marking(folder: Path, body: str, head: str = "import os, time\ndef work(x):") -> Any:
     """A node that leaves a file `began-<x>`, does what `body` says, and leaves `ended-<x>`."""
     space: dict[str, Any] = {"folder": str(folder)}
     lines = [
-        "import os, time",
-        "def work(x):",
+        head,
         "    try:",
         "        open(os.path.join(folder, f'began-{x}'), 'w').close()",
         f"        {body}",
@@ -80,6 +79,16 @@ def test_interrupt_stops_python_code_on_workers_in_order(backend: DaskBackend, t
     assert seen(tmp_path, "began") == began
     quick = Pipeline(nodes=[node(lambda x: x + 1, output_name="y")], backend=backend)
     assert quick.map(rows(5), output_name="y") == [1, 2, 3, 4, 5]
+
+
+def test_interrupt_cancels_coroutines_on_workers_in_order(backend: DaskBackend, tmp_path: Path) -> None:
+    process = Pipeline(nodes=[node(lambda x: os.getpid(), output_name="y")], backend=backend)
+    workers = set(process.map(rows(20), output_name="y"))
+    waiting = marking(tmp_path, "await asyncio.sleep(300)", head="import asyncio, os, time\nasync def work(x):")
+    break_off(Pipeline(nodes=[waiting], backend=backend), tmp_path)
+    until(lambda: all_left(tmp_path), "the nodes to leave")
+    assert not seen(tmp_path, "ended")
+    assert set(process.map(rows(20), output_name="y")) <= workers  # none had to be ended
 
 
 def test_interrupt_ends_workers_of_its_own_that_do_not_come_back(

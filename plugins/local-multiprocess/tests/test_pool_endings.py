@@ -38,7 +38,7 @@ def patience(monkeypatch):
 
 @pytest.fixture
 def some_patience(monkeypatch):
-    """A grace that has to pass, for workers that do not end when they are asked, and is not missed by a slow machine."""
+    """A grace that has to pass, for workers that do not end when asked, and is not missed by a slow machine."""
     monkeypatch.setattr(_ending, "GRACE", 5.0)
 
 

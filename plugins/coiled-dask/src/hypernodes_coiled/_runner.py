@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from hypernodes.plugin import receive
-from hypernodes_coiled._stopping import Stopped, stoppable
+from hypernodes.plugin import Stopped, receive
+from hypernodes_coiled._stopping import run_stoppable
 
 __all__ = ["NobodyWaits", "run_request"]
 
@@ -16,8 +17,8 @@ class NobodyWaits(Exception):
 
 def run_request(key: str, may_end_worker: bool, payload: bytes, digests: Sequence[str], *blobs: bytes) -> bytes:
     """Run a request on a worker and give its reply. Never raises for what user code does: that is in the reply."""
+    work = partial(receive, payload, dict(zip(digests, blobs, strict=True)))
     try:
-        with stoppable(key, may_end_worker=may_end_worker):
-            return receive(payload, dict(zip(digests, blobs, strict=True)))
+        return run_stoppable(key, work, may_end_worker=may_end_worker)
     except Stopped as error:
         raise NobodyWaits(key) from error

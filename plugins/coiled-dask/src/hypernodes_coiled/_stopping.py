@@ -1,72 +1,53 @@
 """A task that nobody waits for any more is stopped on its worker: Dask itself lets it run to its end.
 
 The scheduler tells the worker, whether the program cancelled the task or is gone itself. Python code is stopped by an
-exception in its thread. Code that does not come back from C cannot be reached by that: where the cluster is the
-backend's own, its worker is ended after a grace, and its nanny starts another.
+exception in its thread, coroutines by one in their event loop. Code that does not come back from C cannot be reached
+by that: where the cluster is the backend's own, its worker is ended after a grace, and its nanny starts another.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from distributed import WorkerPlugin, get_worker
 
-from hypernodes.plugin import uninterrupted
+from hypernodes.plugin import Stoppable
 
-__all__ = ["Stopped", "stoppable"]
+__all__ = ["run_stoppable"]
 
+INSIST = 0.5
+"""Seconds for an event loop to take a turn before what keeps it from that is stopped."""
 GRACE = 1.0
 """Seconds for code to leave before the worker is ended, where it may be."""
 _PLUGIN = "hypernodes-stopping"
 
-
-class Stopped(KeyboardInterrupt):
-    """Nobody waits for this task any more. A KeyboardInterrupt, which event loops and careful code let pass."""
+T = TypeVar("T")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Ticket:
-    thread: int
     may_end_worker: bool
-    stopped: bool = False
+    work: Stoppable = field(default_factory=Stoppable)
 
 
 _tickets: dict[str, _Ticket] = {}
-_lock = threading.Lock()
 
 
-@contextmanager
-def stoppable(key: str, *, may_end_worker: bool) -> Iterator[None]:
-    """In this block the task may be stopped: then `Stopped` is raised in it, or right at its end."""
-    ticket, worker = _Ticket(threading.get_ident(), may_end_worker), get_worker()
+def run_stoppable(key: str, work: Callable[[], T], *, may_end_worker: bool) -> T:
+    """Do the work of this task, which may be stopped: raises `Stopped` then."""
+    worker, ticket = get_worker(), _Ticket(may_end_worker)
     _watch(worker)
-    with _lock:
-        _tickets[key] = ticket
+    _tickets[key] = ticket
     try:
         if _is_cancelled(worker, key):  # before there was a ticket
-            raise Stopped
-        yield
+            ticket.work.stop()
+        return ticket.work.run(work)
     finally:
-        _leave(key, ticket)
-
-
-def _leave(key: str, ticket: _Ticket) -> None:
-    """From here on the exception can not strike this thread any more, wherever it strikes before."""
-    while True:
-        try:
-            with _lock:
-                _tickets.pop(key, None)
-                _raise_in(ticket.thread, None)
-            return
-        except Stopped:
-            continue
+        _tickets.pop(key, None)
 
 
 def _watch(worker: Any) -> None:
@@ -94,30 +75,18 @@ class _Stopping(WorkerPlugin):  # type: ignore[misc]
             self._look(key)
 
     def _look(self, key: str) -> None:
-        if _is_cancelled(self._worker, key):
-            self._stop(key)
-
-    def _stop(self, key: str) -> None:
-        with uninterrupted, _lock:
-            ticket = _tickets.get(key)
-            if ticket is None or ticket.stopped:
-                return
-            ticket.stopped = True
-            _raise_in(ticket.thread, Stopped)
+        ticket = _tickets.get(key)
+        if ticket is None or not _is_cancelled(self._worker, key) or not ticket.work.stop():
+            return
+        self._worker.loop.call_later(INSIST, ticket.work.insist)
         if ticket.may_end_worker and self._worker.nanny is not None:
-            self._worker.loop.call_later(GRACE, self._end, key)
+            self._worker.loop.call_later(GRACE, self._end, key, ticket)
 
-    def _end(self, key: str) -> None:
-        if key in _tickets:
+    def _end(self, key: str, ticket: _Ticket) -> None:
+        if _tickets.get(key) is ticket:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _is_cancelled(worker: Any, key: str) -> bool:
     task = worker.state.tasks.get(key)
     return task is not None and task.state == "cancelled"
-
-
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """Have Python raise an exception in a thread as soon as that runs Python code; None takes back what it has not."""
-    found = None if error is None else ctypes.py_object(error)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), found)
