@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         *("_errors", "_specs", "_names", "_context", "_events", "_failure", "_pace", "_settings", "_whole", "_blobs"),
         *("_version", "_worker", "_cache", "_signing", "_entry", "_files", "_late", "_limits", "_batching"),
-        *("_demand", "_scope", "_quota", "_machine", "_keep", "_uninterrupted"),
+        *("_demand", "_scope", "_quota", "_machine", "_keep"),
     ),
     (
         *("_node", "_nest", "_types", "_graph", "_plan", "_compile", "_modes", "_digest", "_digest_kinds"),
@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("_program", "_rows", "_task", "_table", "_runs", "_supply", "_layout", "_blocks", "_columns", "_blueprint"),
         *("_ledger", "_lineup", "_strategy", "_loops", "_calls", "_bridge", "_diagnose", "_pickling"),
         *("_bytes_cache", "_disk", "_memory", "_cache_address", "_replay", "_picture", "_batch_call"),
-        *("_acquire", "_own_time", "_payload", "_shared"),
+        *("_acquire", "_own_time", "_payload", "_shared", "_stoppable"),
     ),
     ("_memo", "_recall", "_engine", "_backend", "_places", "_hops"),
     (

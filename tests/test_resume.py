@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
+from hypernodes_local_multiprocess import MultiprocessEngine
+
 SEED = int(os.environ.get("HYPERNODES_SEED", "1"))
 KILLS = max(3, int(os.environ.get("HYPERNODES_CACHE_KILLS", "3")))
 KILLS_IN_A_ROW = 3
@@ -116,8 +118,8 @@ class Way(NamedTuple):
 # One after another: each result is kept before the next node is called. The others keep the results of an item when
 # all of it has come home. The event loop has one item under way for each of its workers; pools have as many more that
 # wait for a worker, all of which may have run when the kill comes. A chunk for a thread holds one of so slow an item,
-# one for a process as many as fit into its 50 ms.
-IN_CHUNK = int(0.05 / (SECONDS * len(MAPPED)))
+# one for a process as many as fit into its time.
+IN_CHUNK = int(MultiprocessEngine.chunk_seconds / (SECONDS * len(MAPPED)))
 WAYS = {
     way.engine: way
     for way in (

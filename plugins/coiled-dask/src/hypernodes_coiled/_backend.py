@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from hypernodes import IncompatibleEngineError
-from hypernodes.plugin import Backend, Session, pair
+from hypernodes.plugin import Backend, Session, check_workers, pair
 from hypernodes_coiled._clusters import check_address, place_of
 from hypernodes_coiled._local import LocalPlan
 from hypernodes_coiled._pool import Patience
@@ -92,9 +92,7 @@ class DaskBackend(Backend):
                 "names another; leave one of them out"
             )
         for option in ("workers", "threads"):
-            count = getattr(self, option)
-            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-                raise IncompatibleEngineError(f"DaskBackend: {option}={count!r}; give a whole number, 1 or more")
+            check_workers("DaskBackend", option, getattr(self, option))
 
     def open(self) -> Session:
         """A session, which connects when the first request needs it."""
