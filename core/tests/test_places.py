@@ -1,9 +1,14 @@
-"""When places are closed."""
+"""When places are closed, and what comes back from far ones."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+
+import pytest
+
+from hypernodes import Pipeline, node
+from hypernodes.testing import SubprocessBackend
 
 LIBRARY_WITH_AN_EXIT_FUNCTION = """
 import atexit
@@ -43,3 +48,15 @@ def test_place_is_closed_at_the_end_before_the_library_that_it_brought() -> None
     command = [sys.executable, "-c", LIBRARY_WITH_AN_EXIT_FUNCTION]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert ended.stdout.splitlines() == ["the place is closed", "the library has ended"]
+
+
+def test_traceback_from_far_shows_the_line_in_the_file_also_of_what_travels_by_value() -> None:
+    @node(output_name="y")
+    def refuse(x: int) -> int:
+        raise ValueError(f"no {x}")
+
+    with SubprocessBackend(machines=1) as far, pytest.raises(ValueError, match="no 1") as caught:
+        Pipeline([refuse], backend=far).run(x=1)
+    told = "\n".join(caught.value.__notes__)
+    assert f'File "{__file__}", line {refuse.func.__code__.co_firstlineno + 2}, in refuse' in told
+    assert 'raise ValueError(f"no {x}")' in told

@@ -7,7 +7,9 @@ import json
 import pickle
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from types import CodeType
 from typing import Any
 
 from hypernodes._failure import text_of
@@ -20,16 +22,32 @@ Buffer = bytes | bytearray | memoryview
 
 def dumps(value: Any, buffers: list[Any] | None = None) -> bytes:
     """Pickle by cloudpickle: what `__main__` and notebooks define goes by value."""
-    with importing("cloudpickle"):
-        import cloudpickle
-
-    callback = None if buffers is None else buffers.append
+    file = io.BytesIO()
     try:
-        pickled: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=callback)
+        _pickler()(file, protocol=5, buffer_callback=None if buffers is None else buffers.append).dump(value)
     except (SystemExit, GeneratorExit) as error:
         # Raised by a value's own code; it must end neither this program nor a worker.
         raise pickle.PicklingError(f"{type(error).__name__}: {text_of(error)}") from error
-    return pickled
+    return file.getvalue()
+
+
+@cache
+def _pickler() -> Callable[..., Any]:
+    with importing("cloudpickle"):
+        import cloudpickle
+
+    known = cloudpickle.Pickler.dispatch_table
+
+    def reduced(code: CodeType) -> tuple[Any, ...]:
+        make, parts, *rest = known[CodeType](code)
+        return make, tuple(code.co_filename if part == "<dynamic-code>" else part for part in parts), *rest
+
+    class WithFiles(cloudpickle.Pickler):  # type: ignore[misc, name-defined, unused-ignore]
+        """Leaves code the name of its file, which cloudpickle takes away: the tracebacks of workers show it."""
+
+        dispatch_table = known.new_child({CodeType: reduced})
+
+    return WithFiles
 
 
 def loads(pickled: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
