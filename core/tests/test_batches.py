@@ -501,7 +501,7 @@ def test_a_timeout_fails_its_batch_without_halving_it() -> None:
         return number
 
     try:
-        pipeline = Pipeline([node(slow, batch_size=2, timeout=0.05)])
+        pipeline = Pipeline([node(slow, batch_size=2, timeout=2)])
         found = pipeline.map(numbers(1, 0, 2), on_error="return")
         assert [type(row.error) for row in found[:2]] == [NodeTimeoutError] * 2 and found[2] == {"slow": 2}
         assert sizes() == [2, 1]

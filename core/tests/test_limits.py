@@ -334,11 +334,11 @@ def test_each_attempt_counts_against_a_rate_and_a_deadline_ends_the_waiting() ->
         attempts.append(x)
         raise ConnectionError
 
-    pipeline = Pipeline([flaky], name="main", limits={"api": "2/hour"}, timeout=0.2)
+    pipeline = Pipeline([flaky], name="main", limits={"api": "2/hour"}, timeout=2)
     with pytest.raises(PipelineTimeoutError) as caught:
         pipeline.run(x=1)
     assert str(caught.value) == (
-        "pipeline 'main' ran longer than its timeout of 0.2 s; node 'flaky' was waiting for limit 'api' (2/hour)"
+        "pipeline 'main' ran longer than its timeout of 2 s; node 'flaky' was waiting for limit 'api' (2/hour)"
     )
     assert len(attempts) == 2
 
@@ -363,7 +363,7 @@ def test_waiting_is_no_part_of_the_nodes_timeout() -> None:
     @node(limit="api")
     def slow(x: int) -> int:
         held.set()
-        time.sleep(1.0)
+        time.sleep(3.0)
         return x
 
     @node
@@ -371,7 +371,7 @@ def test_waiting_is_no_part_of_the_nodes_timeout() -> None:
         assert held.wait(PATIENCE)
         return x
 
-    @node(limit="api", timeout=0.8)
+    @node(limit="api", timeout=2.5)
     def quick(after: int) -> int:
         return after
 

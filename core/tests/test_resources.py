@@ -478,12 +478,12 @@ def test_building_is_neither_retried_nor_bounded_by_the_node(diary: Diary) -> No
         Pipeline([diary.broken("model", OSError("gone")), quick]).run(x=1)
     assert diary.take() == ["try model"]
 
-    @node(output_name="y", timeout=0.05)
+    @node(output_name="y", timeout=1.0)
     def bounded(x: int, model: Any) -> Any:
         return model
 
     def slow() -> str:
-        release.wait(0.2)  # four times what the node may take
+        release.wait(1.5)  # longer than the node may take
         return "built"
 
     assert Pipeline([resource(slow, name="model"), bounded]).run(x=1, output_name="y") == "built"

@@ -163,7 +163,8 @@ def test_deadline_ends_the_waiting_in_a_worker() -> None:
         raise ConnectionError
 
     with LocalBackend(engine="multiprocess", max_workers=1) as backend:
-        pipeline = Pipeline([ask], name="main", limits={"api": "1/day"}, timeout=1.0, backend=backend)
+        pipeline = Pipeline([ask], name="main", limits={"api": "1/day"}, timeout=2.0, backend=backend)
+        Pipeline([node(lambda x: x, output_name="same")], backend=backend).run(x=1)  # the worker is there
         with pytest.raises(PipelineTimeoutError, match=r"node 'ask' was waiting for limit 'api' \(1/day\)"):
             pipeline.run(x=1)
 

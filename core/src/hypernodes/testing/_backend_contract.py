@@ -184,6 +184,7 @@ class BackendContract(ContextContract, BatchContract, ResourceContract, LimitCon
     def test_timeout_of_the_pipeline_around_holds_over_there(self, backend: Any, tmp_path: Path) -> None:
         gate = tmp_path / "gate"
         pipeline = nested(stalling(gate), backend=backend).with_options(timeout=3)
+        assert nested(same, backend=backend).run(x=5) == {"same": 5}  # its workers are there
         found = pipeline.map([{"x": i} for i in range(3)], on_error="return", output_name="y")
         release(gate)
         assert (found[0], found[2]) == (0, 2)

@@ -284,8 +284,9 @@ class EngineContract(ContextContract, BatchContract, ResourceContract, LimitCont
 
     def test_timeout_of_a_pipeline_fails_its_item_alone(self, backend: Any, tmp_path: Path) -> None:
         gate = tmp_path / "gate"
-        inner = Pipeline(nodes=[stalling(gate)], name="inner", timeout=2)
+        inner = Pipeline(nodes=[stalling(gate)], name="inner", timeout=3)
         pipeline = Pipeline(nodes=[inner], name="main", backend=backend, timeout=600)
+        assert Pipeline(nodes=[same], backend=backend).run(x=5) == {"same": 5}  # its workers are there
         found = pipeline.map([{"x": i} for i in range(4)], on_error="return", output_name="y")
         release(gate)
         assert (found[0], found[2], found[3]) == (0, 2, 3)
