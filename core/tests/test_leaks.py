@@ -102,7 +102,7 @@ def test_shared_memory_is_caught(watch: LeakWatch) -> None:
 @pytest.mark.parametrize("linked", [False, True], ids=["by its name", "linked like a semaphore"])
 def test_shared_memory_of_a_neighbour_is_not_blamed_on_the_test(watch: LeakWatch, linked: bool) -> None:
     # A grandchild without the tag whose parent has ended: no relation of ours any more.
-    name = f"/dev/shm/hypernodes-neighbour-{watch.tag}"
+    name = f"/dev/shm/neighbour-{watch.tag}"
     neighbour = f"""
 import mmap, os
 first = "/dev/shm/passing-{watch.tag}" if {linked} else {name!r}
@@ -132,7 +132,7 @@ os.write(1, b"gone")
 
 
 def test_directory_beside_shared_memory_is_not_blamed_on_the_test(watch: LeakWatch) -> None:
-    name = f"hypernodes-directory-{watch.tag}"
+    name = f"directory-{watch.tag}"
     os.mkdir(f"/dev/shm/{name}")
     found = watch.leaks(grace=0)
     os.rmdir(f"/dev/shm/{name}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pool_support import TAG, open_fds, tagged
+from pool_support import TAG, check_no_new_fds, open_fds, tagged
 
 from hypernodes_local_multiprocess._pool import ProcessPool
 
@@ -29,7 +29,7 @@ def nothing_left_behind(tag: str) -> Iterator[None]:
     yield
     assert tagged(tag) == []
     assert set(threading.enumerate()) <= threads
-    assert open_fds() <= fds  # fewer when an earlier test's garbage was collected in this one
+    check_no_new_fds(fds)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import time
@@ -77,5 +78,20 @@ def _segments_open(process: Path) -> list[Path]:
     return [fd for fd in (process / "fd").iterdir() if "memfd:hypernodes" in os.readlink(fd)]
 
 
-def open_fds() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def open_fds() -> dict[str, str]:
+    """What each descriptor of this process leads to."""
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+    return found
+
+
+def check_no_new_fds(before: dict[str, str]) -> None:
+    """Fails when descriptors are open that were not `before`; threads of other tests may open some for a moment."""
+    for _ in range(round(_PATIENCE / _PAUSE)):
+        new = {fd: what for fd, what in open_fds().items() if before.get(fd) != what}
+        if not new:
+            return
+        time.sleep(_PAUSE)
+    raise AssertionError(f"descriptors that were not open before: {new}")

@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import CancelledError
 
 import pytest
-from pool_support import call, eventually, open_fds, tagged, value
+from pool_support import call, check_no_new_fds, eventually, open_fds, tagged, value
 
 from hypernodes_local_multiprocess._pool import ProcessPool
 
@@ -111,7 +111,8 @@ def test_pools_that_come_and_go_leave_nothing(tag):
         pool = ProcessPool(2, "pool_targets:command")
         assert value(call(pool, "double", n)) == 2 * n
         pool.shutdown()
-        assert tagged(tag) == [] and open_fds() == fds
+        assert tagged(tag) == []
+        check_no_new_fds(fds)
 
 
 def test_workers_run_their_exit_functions(make_pool, tmp_path):

@@ -130,7 +130,7 @@ def test_nothing_is_left_of_a_worker_killed_while_it_looks(one, tmp_path):
     array = large(1)
     assert (value(call(one, "same", array)) == 1).all() and (array == 1).all()
     assert holders(line) == []
-    assert open_fds() == fds
+    eventually(lambda: len(open_fds()) <= len(fds))  # those of another worker, as many as before
 
 
 def test_nothing_is_left_of_a_program_killed_while_its_worker_looks(run_script, tmp_path, tag):
