@@ -8,6 +8,7 @@ import pytest
 
 from hypernodes import Pipeline, RayBackend, node
 from hypernodes.testing import BackendContract, ManifestContract
+from hypernodes.testing._leaks import LeakWatch
 from hypernodes_ray._engine import RayEngine
 
 pytestmark = pytest.mark.slow
@@ -24,6 +25,11 @@ class TestRay(BackendContract):
         with found:
             Pipeline(nodes=[node(lambda x: x, output_name="y")], backend=found).map([{"x": x} for x in range(4)])
         return found
+
+    @pytest.fixture
+    def no_leaks(self, no_leaks: LeakWatch) -> LeakWatch:
+        no_leaks.allow("descriptor", "* socket:*")  # Ray's own, to each worker that it starts meanwhile
+        return no_leaks
 
 
 class TestManifest(ManifestContract):
