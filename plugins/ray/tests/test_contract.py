@@ -8,7 +8,6 @@ import pytest
 
 from hypernodes import Pipeline, RayBackend, node
 from hypernodes.testing import BackendContract, ManifestContract
-from hypernodes.testing._leaks import LeakWatch
 from hypernodes_ray._engine import RayEngine
 
 pytestmark = pytest.mark.slow
@@ -17,6 +16,7 @@ pytestmark = pytest.mark.slow
 class TestRay(BackendContract):
     can_kill_workers = True
     draw_ahead = 8 * RayEngine.most_in_chunk * 2
+    allowed_leaks = (("descriptor", "* socket:*"),)  # Ray's own, to each worker that it starts meanwhile
 
     @pytest.fixture
     def backend(self, connected: Any) -> RayBackend:
@@ -25,11 +25,6 @@ class TestRay(BackendContract):
         with found:
             Pipeline(nodes=[node(lambda x: x, output_name="y")], backend=found).map([{"x": x} for x in range(4)])
         return found
-
-    @pytest.fixture
-    def no_leaks(self, no_leaks: LeakWatch) -> LeakWatch:
-        no_leaks.allow("descriptor", "* socket:*")  # Ray's own, to each worker that it starts meanwhile
-        return no_leaks
 
 
 class TestManifest(ManifestContract):
