@@ -141,12 +141,11 @@ def browser() -> None:
         print("no browser could be installed: the tests that need one skip", file=sys.stderr)
 
 
-def pytest(session: nox.Session, *paths: str, quick: bool = False, clusters: str = "all") -> None:
+def pytest(session: nox.Session, *paths: str, quick: bool = False) -> None:
     """Run the tests in these paths, or all; in CI with short tracebacks, so that a log's end holds many.
 
     Two processes share them. Plugins whose tests start a cluster come after the rest, each in one process of its own:
-    so there is one cluster at a time, and one for all its tests. `quick` leaves the slow ones out; `clusters` says
-    which of those plugins' tests are run: `"all"`, `"quick"` or `"none"`.
+    so there is one cluster at a time, and one for all its tests. `quick` leaves the slow ones out.
     """
     short = ["--tb=short"] if CI else []
     options = [*short, "-m", "not slow" if quick else "not long"]
@@ -159,9 +158,8 @@ def pytest(session: nox.Session, *paths: str, quick: bool = False, clusters: str
         shared = [folder for folder in PLUGINS.values() if folder not in alone]
         paths = ("core/tests", "tests", *(str(folder.relative_to(ROOT) / "tests") for folder in shared))
     session.run("pytest", "-n", "2", "--dist", "worksteal", *options, *paths)
-    for folder in alone if clusters != "none" else []:
-        tests = str(folder.relative_to(ROOT) / "tests")
-        session.run("pytest", *short, "-m", "not slow" if clusters == "quick" else "not long", tests)
+    for folder in alone:
+        session.run("pytest", *options, str(folder.relative_to(ROOT) / "tests"))
 
 
 @nox.session
@@ -180,17 +178,17 @@ def all_plugins(session: nox.Session) -> None:
 
 @nox.session(python=OTHER_PYTHONS)
 def matrix(session: nox.Session) -> None:
-    """Everything together on the other Pythons, every test; in CI the quick ones, and those of clusters on the last."""
+    """Everything together on the other Pythons, every test; in CI the quick ones, and between first and last core's."""
     install(session, EVERYTHING, *group("test"))
-    last = session.python == OTHER_PYTHONS[-1]
-    pytest(session, quick=CI, clusters="all" if not CI else "quick" if last else "none")
+    between = CI and session.python != OTHER_PYTHONS[-1]
+    pytest(session, *(["core/tests"] if between else []), quick=CI)
 
 
 @nox.session(venv_backend="uv")
 def lowest(session: nox.Session) -> None:
     """Every test with the oldest dependencies that the packages declare, in CI the quick ones."""
     install(session, EVERYTHING, "--resolution=lowest-direct", *group("test"), locked=False)
-    pytest(session, quick=CI, clusters="quick" if CI else "all")
+    pytest(session, quick=CI)
 
 
 @nox.session(venv_backend="uv")
