@@ -278,6 +278,7 @@ class TestInProcess(EngineContract):
 
     closes_in_workers = False
     draw_ahead = 8 * DaskEngine.most_in_chunk * 2
+    allowed_leaks = (("thread", "*Dask-*"),)  # those of the cluster's workers, which start when they are first needed
 
     @pytest.fixture
     def engine(self, in_process: LocalCluster) -> Any:
