@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hypernodes import Pipeline, node, resource
-from hypernodes._loops import keeping_thread_loop, run_coroutine
+from hypernodes._loops import close_thread_loop, keep_thread_loop, keeping_thread_loop, run_coroutine
 from hypernodes._stoppable import uninterrupted
 from hypernodes.plugin import Stoppable, Stopped, ThreadPool
 from hypernodes.testing import SubprocessBackend
@@ -23,6 +23,8 @@ from hypernodes.testing._leaks import LeakWatch, no_leaks
 __all__ = ["no_leaks"]
 
 TIMES = 200
+swallowed_by_callbacks = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""Where it strikes in the callback of a weak reference, Python says so and goes on."""
 
 
 @contextmanager
@@ -141,6 +143,7 @@ async def _short() -> int:
     return 1
 
 
+@swallowed_by_callbacks
 @pytest.mark.parametrize("keep", [False, True])
 def test_no_loop_is_left_open_whenever_it_strikes(keep: bool, no_leaks: LeakWatch) -> None:
     pick = random.Random(7)
@@ -160,21 +163,23 @@ def test_no_loop_is_left_open_whenever_it_strikes(keep: bool, no_leaks: LeakWatc
                 assert outcome.result(60) == 1
 
 
+@swallowed_by_callbacks
 def test_thread_that_is_being_started_is_spared_and_does_its_work() -> None:
-    begun = list[Future[int]]()
+    begun, enough = list[Future[int]](), threading.Event()
 
     def start_until_struck() -> None:
-        while True:
+        while not enough.is_set():
             pool = ThreadPool(1)
             begun.append(pool.submit(int, 7))
             pool.shutdown(wait=False)
 
     for _ in range(TIMES):
-        before = len(begun)
+        before, enough = len(begun), threading.Event()
         with working(start_until_struck) as (stoppable, outcome):
             while len(begun) == before:
                 time.sleep(0.0001)
             stoppable.stop()
+            enough.set()
             with pytest.raises(Stopped):
                 outcome.result(60)
     assert {future.result(60) for future in begun} == {7}
@@ -211,3 +216,31 @@ def test_thread_that_writes_a_traceback_is_spared(nodes: list[Any]) -> None:
     told = "\n".join(getattr(caught.value, "__notes__", ()))
     assert "Watching: spared" in told
     assert "Watching: may strike" not in told
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_stop_in_the_very_turn_in_which_a_coroutine_ends_leaves_nothing_on_the_loop(keep: bool) -> None:
+    found: list[Any] = []
+
+    def work() -> None:
+        stoppable = Stoppable()
+
+        async def end() -> None:
+            stoppable.stop()  # queued behind this step, and before the loop's own stop
+
+        with pytest.raises(Stopped):
+            stoppable.run(lambda: run_coroutine(end()))
+        found.append(run_coroutine(asyncio.sleep(0, 5)))
+
+    def thread() -> None:
+        if keep:
+            keep_thread_loop()
+        try:
+            work()
+        finally:
+            close_thread_loop()
+
+    worker = threading.Thread(target=thread)
+    worker.start()
+    worker.join(60)
+    assert found == [5]

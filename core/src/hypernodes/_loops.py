@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -45,8 +46,8 @@ class OwnLoop:
         self._runner = _open()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        _close(self._runner)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        _close(self._runner, interrupted=kind is not None and issubclass(kind, KeyboardInterrupt))
 
     def run(self, coroutine: Coroutine[Any, Any, T], context: contextvars.Context | None = None) -> T:
         """The coroutine's result."""
@@ -67,11 +68,13 @@ def _run_on(runner: asyncio.Runner, coroutine: Coroutine[Any, Any, T], context: 
     return at_loop(runner.get_loop(), lambda: runner.run(coroutine, context=context))
 
 
-def _close(runner: asyncio.Runner) -> None:
+def _close(runner: asyncio.Runner, *, interrupted: bool = False) -> None:
     """Close a loop, and before it what was built on it."""
 
     def close() -> None:
         try:
+            if interrupted:
+                _break_off(runner)
             _leave(runner)
         finally:
             try:
@@ -80,6 +83,22 @@ def _close(runner: asyncio.Runner) -> None:
                 del _open_loops[runner]
 
     at_loop(runner.get_loop(), close, closing=True)
+
+
+def _break_off(runner: asyncio.Runner) -> None:
+    """Cancel what an interrupted run left on the loop, and wait for that: it must not go on under the next run."""
+    loop = runner.get_loop()
+    rest = asyncio.all_tasks(loop)
+    for task in rest:
+        task.cancel()
+    loop.call_soon(loop.stop)  # as may have been left to do: then the next run would be stopped
+    loop.run_forever()
+    if rest := {task for task in rest if not task.done()}:
+        runner.run(_wait_for(rest))
+
+
+async def _wait_for(tasks: set[asyncio.Task[Any]]) -> None:
+    await asyncio.wait(tasks, timeout=LONGEST_CLOSING)
 
 
 def _leave(runner: asyncio.Runner) -> None:
@@ -133,7 +152,7 @@ def close_abandoned_loops() -> None:
     thread = threading.get_ident()
     for runner in [runner for runner, owner in list(_open_loops.items()) if owner == thread]:
         if runner is not _loop.runner:
-            _close(runner)
+            _close(runner, interrupted=True)
 
 
 @contextlib.contextmanager
@@ -182,19 +201,10 @@ def _run(coroutine: Coroutine[Any, Any, T]) -> T:
             try:
                 return _run_on(_loop.runner, coroutine, contextvars.copy_context())
             except KeyboardInterrupt:
-                # It may have struck between two steps: what was under way must not go on under the next call.
-                _run_on(_loop.runner, _cancel_the_rest())
+                at_loop(_loop.runner.get_loop(), functools.partial(_break_off, _loop.runner))
                 raise
     with OwnLoop() as own:
         return own.run(coroutine)
-
-
-async def _cancel_the_rest() -> None:
-    rest = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in rest:
-        task.cancel()
-    if rest:
-        await asyncio.wait(rest, timeout=LONGEST_CLOSING)
 
 
 def run_on(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> None:

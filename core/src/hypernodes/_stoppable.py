@@ -53,6 +53,10 @@ class Stoppable:
         try:
             self._begin()
             result = work()
+        except Exception as error:
+            if self._asked:
+                raise Stopped from error
+            raise
         finally:
             while True:  # written out, as the exception may strike at the entry of any function
                 try:
