@@ -8,12 +8,12 @@ import contextvars
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from hypernodes._scope import keeps_on
-from hypernodes._stoppable import at_loop, start, uninterrupted
+from hypernodes._stoppable import at_loop, at_work, start, uninterrupted
 from hypernodes._worker import as_here
 
 __all__ = [
@@ -33,8 +33,6 @@ T = TypeVar("T")
 LONGEST_CLOSING = 5.0
 """Seconds that closing something waits for an event loop that is busy in another thread."""
 
-_open_loops: dict[asyncio.Runner, int] = {}
-"""The identity of the thread that opened each."""
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, threading.Lock] = WeakKeyDictionary()
 """Whose turn it is to run a loop that a thread keeps: a call that ends may have something to close on it."""
 
@@ -55,12 +53,12 @@ class OwnLoop:
 
 
 def _open() -> asyncio.Runner:
-    """A runner with a loop, which no exception from outside can take from `close_abandoned_loops`."""
+    """A runner with a loop, which work that is stopped closes at its end if nothing else does."""
     with uninterrupted:
         runner = asyncio.Runner()
-        loop = runner.get_loop()
-        _turns[loop] = threading.Lock()
-        _open_loops[runner] = threading.get_ident()
+        runner.get_loop()
+        if (work := at_work()) is not None:
+            work.open.add(runner)
         return runner
 
 
@@ -80,7 +78,8 @@ def _close(runner: asyncio.Runner, *, interrupted: bool = False) -> None:
             try:
                 runner.close()
             finally:
-                del _open_loops[runner]
+                if (work := at_work()) is not None:
+                    work.open.discard(runner)
 
     at_loop(runner.get_loop(), close, closing=True)
 
@@ -125,7 +124,6 @@ class _ThreadLoop(threading.local):
     def __del__(self) -> None:
         if self.runner is not None:
             self.runner.close()
-            _open_loops.pop(self.runner, None)
 
 
 _loop = _ThreadLoop()
@@ -144,13 +142,12 @@ def close_thread_loop() -> None:
             _close(kept)
 
 
-def close_abandoned_loops() -> None:
-    """Close the loops of this thread that nothing else will close, as an exception from outside struck who would."""
+def close_abandoned_loops(opened: Iterable[asyncio.Runner]) -> None:
+    """Close those of the loops opened in this thread that an exception from outside kept from being closed."""
     _loop.keep = _loop.always
     if not _loop.keep:
         _loop.runner = None
-    thread = threading.get_ident()
-    for runner in [runner for runner, owner in list(_open_loops.items()) if owner == thread]:
+    for runner in opened:
         if runner is not _loop.runner:
             _close(runner, interrupted=True)
 
@@ -196,7 +193,9 @@ def _run(coroutine: Coroutine[Any, Any, T]) -> T:
         return run_in_fresh_thread(coroutine)
     if _loop.keep:
         if _loop.runner is None:
-            _loop.runner = _open()
+            runner = _open()
+            _turns[runner.get_loop()] = threading.Lock()
+            _loop.runner = runner  # not before it is known whose turn it is
         with _turns[_loop.runner.get_loop()]:
             try:
                 return _run_on(_loop.runner, coroutine, contextvars.copy_context())

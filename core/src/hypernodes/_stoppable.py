@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, Runner
 
-__all__ = ["Stoppable", "Stopped", "at_loop", "start", "uninterrupted"]
+__all__ = ["Stoppable", "Stopped", "at_loop", "at_work", "start", "uninterrupted"]
 
 T = TypeVar("T")
 
@@ -42,6 +42,8 @@ class Stoppable:
         self._begun = self._over = self._asked = self._raised = False
         self._loop: AbstractEventLoop | None = None
         self._closing = False
+        self.open: set[Runner] = set()
+        """Event loops that the work has opened and not closed yet."""
 
     def run(self, work: Callable[[], T]) -> T:
         """Do the work, once, and give its result. Raises `Stopped` where it was stopped, also before it began.
@@ -64,7 +66,7 @@ class Stoppable:
                     break
                 except Stopped:
                     continue
-            close_abandoned_loops()
+            close_abandoned_loops(self.open)
         if self._asked:
             raise Stopped
         return result
@@ -132,9 +134,14 @@ class Stoppable:
             _raise_in(self._thread, None)
 
 
+def at_work() -> Stoppable | None:
+    """What this thread does that may be stopped."""
+    return _at_work.get(threading.get_ident())
+
+
 def at_loop(loop: AbstractEventLoop, function: Callable[[], T], *, closing: bool = False) -> T:
     """Call the function, which runs this thread's loop or closes it."""
-    work = _at_work.get(threading.get_ident())
+    work = at_work()
     if work is None:
         return function()
     try:
