@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -13,7 +14,7 @@ import sys
 import termios
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyte
@@ -54,13 +55,20 @@ class Terminal:
     def text(self) -> str:
         return "\n".join(self.lines)
 
-    def until(self, reached: Callable[[list[str]], object]) -> list[str]:
-        """Read what the program writes until this holds for the lines on the screen."""
-        deadline = time.monotonic() + PATIENCE
-        while not reached(self.lines):
-            assert time.monotonic() < deadline, f"never reached; on the screen:\n{self.text}"
-            assert self._read(0.2), f"the program ended; on the screen:\n{self.text}"
+    def until(self, *expected: str) -> list[str]:
+        """Read what the program writes until lines that follow each other match these patterns; all the lines then.
+
+        Pictures are drawn by the clock, and read in parts: what is expected of one is said here, all of it.
+        """
+        self.read_until(lambda: _follow_each_other(self.lines, expected), f"never seen: {expected}")
         return self.lines
+
+    def read_until(self, reached: Callable[[], bool], otherwise: str) -> None:
+        """Read what the program writes until this holds."""
+        deadline = time.monotonic() + PATIENCE
+        while not reached():
+            assert time.monotonic() < deadline, f"{otherwise}; on the screen:\n{self.text}"
+            assert self._read(0.2), f"{otherwise}, and the program ended; on the screen:\n{self.text}"
 
     def go_on(self) -> None:
         """Let the program go on from where it waits."""
@@ -106,6 +114,11 @@ class Terminal:
         self.raw += data
         self._stream.feed(data)
         return bool(data)
+
+
+def _follow_each_other(lines: list[str], expected: Sequence[str]) -> bool:
+    windows = (lines[at : at + len(expected)] for at in range(len(lines) - len(expected) + 1))
+    return any(all(map(re.search, expected, window)) for window in windows)
 
 
 UNWANTED = {"NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "LINES", "PYTHONPATH"}

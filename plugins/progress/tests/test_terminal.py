@@ -39,14 +39,8 @@ corpus = Pipeline([split, each, add], name="corpus", callbacks=[ProgressCallback
 def test_a_map_shows_its_items_those_of_nested_maps_and_its_failures(terminal: Start) -> None:
     program = CORPUS + 'corpus.map([{"text": t} for t in ("a b", "a bad", "a b c", "gate x")], on_error="return")\n'
     shown = terminal(program)
-    lines = shown.until(lambda lines: any("3/4" in line for line in lines) and any("each" in line for line in lines))
-    root, below = lines[-2:]
-    assert root.split()[1] == "corpus"
-    assert "1 failed" in root
-    assert "1 worker" in root
-    assert "local:sequential" in root
-    assert below.startswith("└─ ")
-    assert below.split()[2] == "each"
+    lines = shown.until(r"^\S corpus .* 3/4 .* 1 failed  1 worker on local:sequential$", r"^└─ \S each ")
+    assert len(lines) == 2
     assert shown.colour_of("1 failed") == "red"
     assert shown.screen.cursor.hidden
     shown.go_on()
@@ -78,13 +72,8 @@ def test_a_run_of_one_item_shows_its_nodes_as_they_run(terminal: Start) -> None:
     Pipeline([prepare, hold, write], name="main", callbacks=[ProgressCallback()]).run(x=1)
     """
     shown = terminal(program)
-    lines = shown.until(lambda lines: any("write" in line for line in lines))
-    assert [line[:12].rstrip() for line in lines[1:3]] == ["├─ ✓ prepare", "│  └─ ✓ read"]
-    assert "1/3" in lines[0]
-    assert lines[3].startswith("├─ ")
-    assert lines[3].split()[2] == "hold"
-    assert lines[3].split()[1] in "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-    assert lines[4] == "└─ · write"
+    lines = shown.until(" main .* 1/3 ", "^├─ ✓ prepare", "^│  └─ ✓ read", "^├─ [⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] hold", "^└─ · write$")
+    assert len(lines) == 5
     shown.go_on()
     [left] = shown.end()
     assert left.startswith("✓ main: ended ok in ")
@@ -110,9 +99,9 @@ def test_prints_stand_above_the_display_as_they_were_written(terminal: Start) ->
     print(threading.enumerate() == [threading.main_thread()])
     """
     shown = terminal(program)
-    shown.until(lambda lines: any("0/3" in line for line in lines))
+    shown.until("0/3")
     shown.go_on()
-    lines = shown.until(lambda lines: "prompt>" in lines and "0/3" in lines[-1])
+    lines = shown.until("^prompt>$", " main .* 0/3 ")
     expected = "[red]one[/red] 17 " + "x" * 120
     assert lines[:4] == [expected[:100], expected[100:], "two", "prompt>"]
     assert len(lines) == 5
@@ -138,7 +127,7 @@ def test_what_a_program_writes_to_a_file_stays_out_of_the_terminal(terminal: Sta
         print(written.read(), end="")
     """
     shown = terminal(program)
-    shown.until(lambda lines: any("0/3" in line for line in lines))
+    shown.until("0/3")
     shown.go_on()
     summary, written = shown.end()
     assert summary.startswith("✓ main")
@@ -149,7 +138,7 @@ def test_an_exception_prints_below_a_closed_display(terminal: Start) -> None:
     program = CORPUS + 'wait()\ncorpus.map([{"text": "gate"}, {"text": "a bad"}])\n'
     shown = terminal(program, columns=140, rows=60)
     shown.go_on()
-    shown.until(lambda lines: any("0/2" in line for line in lines))
+    shown.until("0/2")
     shown.go_on()
     lines = shown.end()
     assert lines[0].startswith("✗ corpus: ended with ValueError in ")
@@ -164,7 +153,7 @@ def test_an_exception_prints_below_a_closed_display(terminal: Start) -> None:
 def test_ctrl_c_closes_the_display_and_brings_back_the_cursor(terminal: Start) -> None:
     program = CORPUS + 'corpus.map([{"text": "a b"}, {"text": "gate"}])\n'
     shown = terminal(program, rows=90)
-    shown.until(lambda lines: any("1/2" in line for line in lines))
+    shown.until("1/2")
     assert shown.screen.cursor.hidden
     shown.interrupt()
     lines = shown.end()
@@ -181,7 +170,7 @@ def test_a_run_that_nobody_ends_leaves_the_terminal_as_it_was(terminal: Start) -
     wait()
     """
     shown = terminal(program)
-    shown.until(lambda lines: any("0/3" in line for line in lines))
+    shown.until("0/3")
     shown.go_on()
     assert shown.end() == []
     assert not shown.screen.cursor.hidden
@@ -203,11 +192,9 @@ def test_several_runs_at_once_share_the_screen(terminal: Start) -> None:
     roots[2].end("stopped")
     """
     shown = terminal(program)
-    lines = shown.until(lambda lines: len(lines) == 3 and all("1/9" in line for line in lines))
-    assert [line.split()[1] for line in lines] == ["left", "right", "other"]
+    assert len(shown.until(" left .* 1/9 ", " right .* 1/9 ", " other .* 1/9 ")) == 3
     shown.go_on()
-    lines = shown.until(lambda lines: "right: ended ok" in lines[0] and len(lines) == 3)
-    assert [line.split()[1] for line in lines[1:]] == ["left", "other"]
+    assert len(shown.until("right: ended ok", r"^\S left ", r"^\S other ")) == 3
     shown.go_on()
     assert [line.split(" ")[1] for line in shown.end()] == ["right:", "left:", "other:"]
 
@@ -226,8 +213,7 @@ def test_an_endless_map_shows_what_is_done_and_no_end(terminal: Start) -> None:
     stream.close()
     """
     shown = terminal(program)
-    [line] = shown.until(lambda lines: any("endless" in line for line in lines))
-    assert line.split()[2].isdigit()  # how many are done, with no "/total"
+    [line] = shown.until(r" endless +\d+ ")  # how many are done, with no "/total"
     assert "left" not in line
     shown.go_on()
     [left] = shown.end()
@@ -260,7 +246,7 @@ def test_a_dumb_terminal_gets_plain_lines(terminal: Start) -> None:
 def test_no_color_is_heeded(terminal: Start) -> None:
     program = CORPUS + 'corpus.map([{"text": "a bad"}, {"text": "gate"}], on_error="return")\n'
     shown = terminal(program, NO_COLOR="1")
-    shown.until(lambda lines: any("1 failed" in line for line in lines))
+    shown.until("1 failed")
     assert shown.colour_of("1 failed") == "default"
     shown.go_on()
     shown.end()
@@ -285,11 +271,11 @@ def test_a_tiny_terminal_is_never_overfilled(terminal: Start, columns: int, rows
     program = CORPUS + 'print("above")\ncorpus.map([{"text": "a bad gate"}], on_error="return")\n'
     program += 'corpus.run(text="a b gate")\n'
     shown = terminal(program, columns=columns, rows=rows)
-    shown.until(lambda lines: any(line.split()[1:2] and line.split()[1].startswith("c") for line in lines))
+    shown.until(r"^\S c")
     drawn = shown.raw.count(b"\n")
     assert drawn < 3 * rows
     shown.go_on()
-    shown.until(lambda lines: shown.raw.count(b"ended ok") == 1)
+    shown.read_until(lambda: b"ended ok" in shown.raw, "the first run never ended")
     shown.go_on()
     shown.end()
     assert not shown.screen.cursor.hidden
@@ -299,7 +285,7 @@ def test_a_tiny_terminal_is_never_overfilled(terminal: Start, columns: int, rows
 def test_a_terminal_without_unicode_gets_plain_characters(terminal: Start) -> None:
     program = CORPUS + 'corpus.map([{"text": "a b"}, {"text": "gate"}])\n'
     shown = terminal(program, PYTHONIOENCODING="ascii")
-    lines = shown.until(lambda lines: any("1/2" in line for line in lines) and any("each" in line for line in lines))
+    lines = shown.until("1/2", "each")
     assert "\n".join(lines).isascii()
     assert lines[-1].startswith("`- ")
     shown.go_on()
@@ -316,7 +302,7 @@ def test_a_name_cannot_steer_the_terminal(terminal: Start) -> None:
             wait()
     """
     shown = terminal(program)
-    shown.until(lambda lines: any("0/3" in line for line in lines))
+    shown.until("0/3")
     shown.go_on()
     shown.end()
     assert b"\x1b[2J" not in shown.raw
@@ -335,7 +321,7 @@ def test_the_callback_of_a_nested_pipeline_alone_shows_that_pipeline(terminal: S
     print(threading.enumerate() == [threading.main_thread()])
     """
     shown = terminal(program)
-    shown.until(lambda lines: any("hold" in line for line in lines))
+    shown.until("hold")
     shown.go_on()
     assert shown.end()[-1] == "True"
     assert not shown.screen.cursor.hidden
