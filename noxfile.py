@@ -148,7 +148,7 @@ def pytest(session: nox.Session, *paths: str, quick: bool = False) -> None:
     so there is one cluster at a time, and one for all its tests. `quick` leaves the slow ones out.
     """
     short = ["--tb=short"] if CI else []
-    options = [*short, "-m", "not slow" if quick else "not long"]
+    options = [*short, "-m", "not (slow or long)" if quick else "not long"]
     if session.posargs:  # somebody looks for something
         session.run("pytest", *short, *paths, *session.posargs)
         return

@@ -180,6 +180,7 @@ def test_unknown_kind_is_refused_with_the_kinds(watch: LeakWatch) -> None:
         watch.allow("threads", "*")
 
 
+@pytest.mark.slow
 def test_fixture_fails_the_test_that_leaks_and_only_that(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

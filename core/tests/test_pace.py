@@ -66,6 +66,7 @@ async def slow(x: int) -> int:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["async", "sequential"])
 def test_slow_coroutines_go_together_to_a_far_place_that_awaits_them_at_once(mode: str) -> None:
     with SubprocessBackend(machines=1, engine="async", map_execution=mode) as far:

@@ -613,6 +613,7 @@ def simulate(kind: str, schedules: int, bug: type = NoBug) -> None:
 # promises
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "schedules"),
     [
@@ -631,6 +632,7 @@ def test_every_row_has_the_outcome_of_running_one_step_after_another(kind: str, 
     simulate(kind, schedules * FACTOR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["batched units", "batched fans", "batched nested fans"])
 def test_only_the_last_batch_of_a_node_is_not_full(kind: str) -> None:
     """Where all goes well, in whatever order chunks come back: also inner items of many outer items share batches."""

@@ -76,12 +76,14 @@ def test_chain_of_5_000_nodes_runs_on_an_engine(engine: str) -> None:
     assert pipeline.map([{"v0": 0}, {"v0": 7}], output_name="v5000") == [5_000, 5_007]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["forward", "random"])
 def test_chain_of_100_000_nodes_builds_and_runs(order: str) -> None:
     pipeline = Pipeline(nodes=ORDERS[order](list(steps(100_000))))
     assert pipeline.run(v0=0, output_name="v100000") == 100_000
 
 
+@pytest.mark.slow
 def test_chain_of_100_000_nodes_builds_in_reverse() -> None:
     pipeline = Pipeline(nodes=steps(100_000)[::-1])
     assert pipeline.run(v99000=0, output_name="v100000") == 1_000

@@ -96,7 +96,8 @@ class Part:
 class Tally:
     """Counts the events of one run. Call it with each event, one at a time; any thread may read it meanwhile.
 
-    `parts` grows and is never reordered, so that a reader needs no lock. `status` is "" until the run has ended.
+    What belongs to an end, such as its failure, is counted before it, so that no reader sees one without the other.
+    `parts` grows and is never reordered: a reader needs no lock. `status` is "" until the run has ended.
     """
 
     def __init__(self, run: Run) -> None:
@@ -123,8 +124,6 @@ class Tally:
                 part.begun += 1
                 part.since = event.time
                 return
-            part.ended += 1
-            part.until = event.time
             above = part.parent
             assert above is not None
             if event.status == "error":
@@ -132,6 +131,8 @@ class Tally:
             elif event.status == "cached":
                 part.cached += 1
                 above.cached += 1
+            part.until = event.time
+            part.ended += 1
             if event.worker:
                 above.workers.add(event.worker)
             if event.place:
@@ -143,9 +144,9 @@ class Tally:
                 if not part.mapped:
                     self._is_mapped(part, None)
             elif event.status != "stopped":
-                part.done += 1
                 if event.status == "error":
                     part.spoilt += 1
+                part.done += 1
         elif kind not in ("place", "resource"):
             self._call(event)
 
@@ -186,10 +187,10 @@ class Tally:
             if event.total is not None and part is not self.root:
                 self._is_mapped(part, event.total)
             return
-        part.ended += 1
-        part.until = event.time
         if event.status == "error":
             part.failed += 1
+        part.until = event.time
+        part.ended += 1
         if part is self.root:
             self.seconds = event.seconds or 0.0
             self.error = event.error
