@@ -48,6 +48,13 @@ class Harmed:
         place = ["--local-directory", str(self._folder), "--nthreads", "1", "--no-nanny"]
         return self._start("worker", self.address, *place, *more, *options, folder=folder)
 
+    def until_connected(self, workers: int = 1) -> None:
+        """Wait until the scheduler knows of so many workers."""
+        from distributed import Client
+
+        with Client(self.address, set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=PATIENCE)
+
     def _start(self, what: str, *options: str, folder: Path | None = None) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *options]
         command += ["--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]

@@ -148,7 +148,7 @@ def test_item_that_needs_too_much_memory_fails_alone_with_a_hint(own: Make) -> N
 
 def test_all_workers_gone_is_a_sentence(harmed: Harmed, tmp_path: Path) -> None:
     workers = [harmed.worker(), harmed.worker()]
-    until_connected(harmed, 2)
+    harmed.until_connected(2)
     (tmp_path / "run").mkdir()
     gate = tmp_path / "run" / "gate"
     with DaskBackend(harmed.address, no_worker_timeout=2) as backend:
@@ -204,7 +204,7 @@ def test_scheduler_that_dies_ends_the_run_and_the_next_one_has_another(own: Make
 
 def test_frozen_scheduler_is_noticed(harmed: Harmed, tmp_path: Path) -> None:
     harmed.worker()
-    until_connected(harmed)
+    harmed.until_connected()
     gate = tmp_path / "run" / "gate"
     gate.parent.mkdir()
     with DaskBackend(harmed.address, scheduler_timeout=3) as backend:
@@ -247,7 +247,7 @@ def test_other_python_on_a_worker_is_a_sentence(harmed: Harmed) -> None:
         first = harmed.worker()
         assert pipeline.run(x=2) == {"y": 4}
         harmed.worker(preload=OTHER_PYTHON)  # it joins when the versions have been looked at
-        until_connected(harmed, 2)
+        harmed.until_connected(2)
         first.kill()
         with pytest.raises(
             VersionMismatchError, match=r"the place that received it has Python 3\.9; give both the same"
@@ -264,19 +264,11 @@ def test_worker_that_lacks_hypernodes_is_a_sentence(harmed: Harmed) -> None:
     # The machine's packages, as the worker tells of them, without ours.
     lacking = "import distributed.versions as versions\nversions._version_cached = lambda name: None\n"
     harmed.worker(preload=lacking)
-    until_connected(harmed)
+    harmed.until_connected()
     backend = DaskBackend(harmed.address)
     with pytest.raises(VersionMismatchError, match="lacks hypernodes-core and hypernodes-coiled; install there"):
         Pipeline(nodes=[slow_square(0)], backend=backend).run(x=1)
     backend.close()
-
-
-def until_connected(harmed: Harmed, count: int = 1) -> None:
-    """Wait until the scheduler knows of so many workers."""
-    from distributed import Client
-
-    with Client(harmed.address, set_as_default=False) as client:
-        client.wait_for_workers(count, timeout=60)
 
 
 def test_module_that_workers_lack_is_named(harmed: Harmed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +279,7 @@ def test_module_that_workers_lack_is_named(harmed: Harmed, tmp_path: Path, monke
     import only_here_module
 
     harmed.worker()
-    until_connected(harmed)
+    harmed.until_connected()
     double = node(only_here_module.double, output_name="y")
     missing = "module 'only_here_module', which the pipeline needs, is missing"
     with DaskBackend(harmed.address) as backend, pytest.raises(UnsendableError, match=missing):
@@ -296,7 +288,7 @@ def test_module_that_workers_lack_is_named(harmed: Harmed, tmp_path: Path, monke
 
 def test_resource_that_nobody_declares_is_refused_at_once(harmed: Harmed) -> None:
     harmed.worker()
-    until_connected(harmed)
+    harmed.until_connected()
     heavy = node(lambda x: x, output_name="y", resources={"gpus": 2})
     with (
         DaskBackend(harmed.address) as backend,
@@ -308,7 +300,7 @@ def test_resource_that_nobody_declares_is_refused_at_once(harmed: Harmed) -> Non
 
 def test_resource_that_one_worker_declares_is_used_there(harmed: Harmed) -> None:
     plain, rich = harmed.worker(), harmed.worker("--resources", "GPU=1")
-    until_connected(harmed, 2)
+    harmed.until_connected(2)
     heavy = node(lambda x: os.getpid(), output_name="heavy", resources={"gpus": 1})
     light = node(lambda x: x, output_name="light")
     with DaskBackend(harmed.address) as backend:

@@ -91,6 +91,7 @@ def test_task_whose_worker_dies_is_not_tried_again_by_dask_itself(harmed: Harmed
     die = node(lambda x: os._exit(1), output_name="y")
     for _ in range(4):
         harmed.worker()
+    harmed.until_connected(4)
     with DaskBackend(harmed.address) as backend:
         (found,) = Pipeline(nodes=[die], backend=backend).map([{"x": 1}], on_error="return", output_name="y")
         assert "died while it ran this item" in found.message
