@@ -225,10 +225,27 @@ def test_cluster_that_ended_between_two_runs_is_started_again(own: Make, caplog:
     pipeline = Pipeline(nodes=[slow_square(0)], backend=backend)
     assert pipeline.map(rows(4), output_name="y") == [0, 1, 4, 9]
     (host,) = hosts()
+    members = psutil.Process(host).children(recursive=True)
+    assert len(members) == 2, "a worker, and the tracker of semaphores"
     os.kill(host, signal.SIGKILL)
     until(lambda: host not in hosts(), "the cluster to end")
     assert pipeline.map(rows(4), output_name="y") == [0, 1, 4, 9]
     assert "another one is started" in caplog.text
+    assert not any(map(psutil.Process.is_running, members))
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="this system does not show its semaphores")
+def test_cluster_that_was_killed_leaves_no_semaphore(own: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    backend = own(workers=1, max_workers=1)
+    assert Pipeline(nodes=[slow_square(0)], backend=backend).run(x=2) == {"y": 4}
+    (host,) = hosts()
+    mapped = {line.split()[4] for line in Path(f"/proc/{host}/maps").read_text().splitlines()}
+    semaphores = [file for file in Path("/dev/shm").glob("sem.*") if str(file.stat().st_ino) in mapped]
+    assert semaphores
+    os.kill(host, signal.SIGKILL)
+    backend.close()
+    assert not any(file.exists() for file in semaphores)
+    assert capfd.readouterr().err == ""
 
 
 # what does not fit ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ __all__ = ["LocalCluster", "LocalPlan"]
 
 _PATIENCE = 10.0
 """Seconds for the cluster to end in order, which takes it a fraction of one."""
+_GRACE = 2.0
+"""Seconds for workers whose host is gone to end when they are asked, and again when they are killed."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class LocalCluster:
         told, tell = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, *_flags(), "-c", _BOOT],
+                # semaphores are left to their tracker where a host is killed, and it need not tell of them
+                [sys.executable, *_flags(), "-W", "ignore:resource_tracker", "-c", _BOOT],
                 stdin=subprocess.PIPE,
                 pass_fds=[tell],
                 start_new_session=True,  # Ctrl-C in a terminal is for the program alone
@@ -110,9 +114,24 @@ class LocalCluster:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        with suppress(ProcessLookupError):  # workers that outlived it; usually there are none
-            os.killpg(self._process.pid, signal.SIGKILL)
+        _end_group(self._process.pid)
         self._folder.cleanup()
+
+
+def _end_group(group: int) -> None:
+    """End workers that outlived their host; usually there are none.
+
+    Python's tracker of semaphores lets the first request pass, and removes theirs from the machine when they are gone.
+    """
+    for request in (signal.SIGTERM, signal.SIGKILL):
+        until = time.monotonic() + _GRACE
+        try:
+            os.killpg(group, request)
+            while time.monotonic() < until:
+                time.sleep(0.01)
+                os.killpg(group, 0)
+        except ProcessLookupError:
+            return
 
 
 _BOOT = """\
