@@ -130,7 +130,7 @@ def _end_group(group: int) -> None:
             while time.monotonic() < until:
                 time.sleep(0.01)
                 os.killpg(group, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # the second is what macOS says of processes that have ended
             return
 
 

@@ -89,10 +89,12 @@ def test_no_item_is_lost_while_containers_are_killed_and_preempted(plane: LocalM
         return -x
 
     pipeline = far(node(work, output_name="y"), backend=shared)
-    with plane.harm(10, seed=1) as harm:
-        while not harm.over:
-            assert pipeline.map(rows(300), output_name="y") == [-x for x in range(300)]
-    assert harm.injected == 10
+    for seed in range(5):
+        # An item that three containers died of is blamed, rightly or not: two faults in a map cannot do that.
+        with plane.harm(2, seed=seed) as harm:
+            while not harm.over:
+                assert pipeline.map(rows(300), output_name="y") == [-x for x in range(300)]
+        assert harm.injected == 2
 
 
 def test_item_that_runs_too_long_is_stopped_and_fails_alone(client: Any) -> None:
