@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from dask_clusters import until
+from dask_clusters import until, workers_of
 
 from hypernodes import DaskBackend, Pipeline, node
 from hypernodes_coiled._local import LocalCluster
@@ -83,7 +83,7 @@ def test_interrupt_stops_python_code_on_workers_in_order(backend: DaskBackend, t
 
 def test_interrupt_cancels_coroutines_on_workers_in_order(backend: DaskBackend, tmp_path: Path) -> None:
     process = Pipeline(nodes=[node(lambda x: os.getpid(), output_name="y")], backend=backend)
-    workers = set(process.map(rows(20), output_name="y"))
+    workers = workers_of(backend)
     waiting = marking(tmp_path, "await asyncio.sleep(300)", head="import asyncio, os, time\nasync def work(x):")
     break_off(Pipeline(nodes=[waiting], backend=backend), tmp_path)
     until(lambda: all_left(tmp_path), "the nodes to leave")

@@ -21,7 +21,7 @@ from distributed.security import Security
 
 from hypernodes import PlaceError
 
-__all__ = ["LocalCluster", "LocalPlan"]
+__all__ = ["LocalCluster", "LocalPlan", "end_group"]
 
 _PATIENCE = 10.0
 """Seconds for the cluster to end in order, which takes it a fraction of one."""
@@ -114,12 +114,12 @@ class LocalCluster:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        _end_group(self._process.pid)
+        end_group(self._process.pid)
         self._folder.cleanup()
 
 
-def _end_group(group: int) -> None:
-    """End workers that outlived their host; usually there are none.
+def end_group(group: int) -> None:
+    """End what is left of a process group whose first process has ended: workers without their nanny; often none.
 
     Python's tracker of semaphores lets the first request pass, and removes theirs from the machine when they are gone.
     """

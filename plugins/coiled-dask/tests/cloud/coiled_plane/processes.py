@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import dask.config
+
+from hypernodes_coiled._local import end_group
 
 __all__ = ["end", "has_ended", "start"]
 
@@ -47,7 +48,7 @@ def has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 
 def end(processes: list[subprocess.Popen[bytes]], grace: float) -> None:
-    """Ask all to end, and kill what is left of their groups as soon as they have, or after `grace` seconds."""
+    """Ask all to end, and end what is left of their groups as soon as they have, or after `grace` seconds."""
     processes = [process for process in processes if process.returncode is None]
     for process in processes:
         os.kill(process.pid, signal.SIGTERM)
@@ -55,9 +56,8 @@ def end(processes: list[subprocess.Popen[bytes]], grace: float) -> None:
     while time.monotonic() < until and not all(map(has_ended, processes)):
         time.sleep(0.01)
     for process in processes:
-        # what is left of the group, such as a worker whose nanny has gone
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
+        end_group(process.pid)
         assert process.stdin is not None
         process.stdin.close()
