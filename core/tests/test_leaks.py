@@ -207,3 +207,29 @@ def test_fixture_fails_the_test_that_leaks_and_only_that(pytester: pytest.Pytest
     result.stdout.fnmatch_lines(
         ["*ERROR at teardown of test_file*", "*the test left behind:", "*descriptor: *", "*file: *"]
     )
+
+
+@pytest.mark.slow
+def test_contract_allows_what_it_names_and_no_more(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import threading
+        from hypernodes.testing._promises import Promises
+
+        RELEASE = threading.Event()
+
+        class TestKept(Promises):
+            allowed_leaks = (("shared memory", "*"), ("thread", "*kept*"))
+
+            def test_kept(self, no_leaks):
+                threading.Thread(target=RELEASE.wait, name="kept", daemon=True).start()
+
+            def test_lost(self, no_leaks):
+                threading.Thread(target=RELEASE.wait, name="lost", daemon=True).start()
+        """
+    )
+    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider", "-p", "no:randomly")
+    result.assert_outcomes(passed=3, errors=1)  # the promise that none is dropped is inherited
+    result.stdout.fnmatch_lines(
+        ["*ERROR at teardown of TestKept.test_lost*", "*the test left behind:", "*thread: *lost*"]
+    )

@@ -10,7 +10,8 @@ import pytest
 from event_story import Story
 
 import hypernodes._progress_lines as module
-from hypernodes import Pipeline, node
+import hypernodes._tally as tally_module
+from hypernodes import Callback, Pipeline, Run, node
 from hypernodes.plugin import LineProgress, Tally, counted, duration, printable
 
 
@@ -192,3 +193,34 @@ def test_one_is_singular() -> None:
 def test_nothing_that_steers_a_terminal_stays_in_a_name(text: str) -> None:
     assert printable(text).isprintable()
     assert printable("naïve 名前") == "naïve 名前"
+
+
+def test_what_belongs_to_an_end_is_counted_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, str, int, bool, int]] = []
+
+    class Watched(tally_module.Part):
+        """Tells what a reader of another thread would find in the moment in which an end is counted."""
+
+        __slots__ = ()
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name in ("ended", "done") and value:
+                workers = len((self.parent or self).workers)
+                seen.append((self.name, name, self.failed + self.spoilt, self.until > 0, workers))
+
+    monkeypatch.setattr(tally_module, "Part", Watched)
+    with pytest.raises(ValueError, match="sesame"):
+        Pipeline([measure], name="corpus", callbacks=[Tallied()]).map([{"text": "bad"}])
+    assert seen == [
+        ("measure", "ended", 1, True, 1),
+        ("corpus", "done", 1, False, 1),
+        ("corpus", "ended", 2, True, 1),  # an item, and the map itself
+    ]
+
+
+class Tallied(Callback):
+    """Counts, and shows nothing."""
+
+    def begin(self, run: Run) -> Tally:
+        return Tally(run)

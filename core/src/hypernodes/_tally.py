@@ -131,12 +131,12 @@ class Tally:
             elif event.status == "cached":
                 part.cached += 1
                 above.cached += 1
-            part.until = event.time
-            part.ended += 1
             if event.worker:
                 above.workers.add(event.worker)
             if event.place:
                 above.places.add(event.place)
+            part.until = event.time
+            part.ended += 1
         elif kind == "item":
             part = self._by_path.get(event.path) or self._add(event.path, is_node=False)
             if event.phase == "start":
